@@ -1,0 +1,1 @@
+"""Timbrel: timbre search and synthesis, self-hosted."""
