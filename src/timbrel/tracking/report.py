@@ -25,16 +25,20 @@ def write_summary(path: Path, *, seconds: float, device: str, metrics: dict[str,
 
 
 def write_history(path: Path, history: History) -> None:
-    """A row per step, a column per metric; empty where a metric was not reported at that step."""
+    """A row per step, a column per metric; empty where a metric was not reported, or was not finite."""
     names = sorted({name for row in history.values() for name in row})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["step", *names])
     for step in sorted(history):
         row = history[step]
-        writer.writerow([step, *(f"{row[name]:.6g}" if name in row else "" for name in names)])
+        writer.writerow([step, *(_cell(row.get(name)) for name in names)])
     with atomic_write(path) as handle:
         handle.write(text.getvalue().encode())
+
+
+def _cell(value: float | None) -> str:
+    return f"{value:.6g}" if value is not None and math.isfinite(value) else ""
 
 
 def _rounded(value: float) -> float | None:

@@ -1,0 +1,53 @@
+# Timbrel's commands. Each sets up what it needs in .venv by itself, and only once.
+#   PYTHON=python3.12 make …   chooses the interpreter (3.11 or 3.12)
+SHELL := bash
+.DEFAULT_GOAL := help
+VENV := $(or $(TIMBREL_VENV),.venv)
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+.PHONY: help setup-serve setup serve test unit lint format repro smoke mlflow lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup-serve:
+	@scripts/setup serve
+
+setup:
+	@scripts/setup serve pipeline dev
+
+serve: setup-serve ## start everything: the models in Triton, the HTTP service on 127.0.0.1:3000
+	@exec $(BIN)/timbrel serve
+
+test: lint ## set up, lint, then all tests
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+unit: setup ## the quick tests only
+	@$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+
+lint: setup ## ruff, mypy, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@PYTHONWARNINGS=ignore $(BIN)/lint-imports --no-cache
+
+format: setup ## put the code into ruff's format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+repro: setup ## rebuild what params.yaml or the code changed
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro
+
+smoke: setup ## the whole pipeline in miniature, in a temporary clone
+	@$(BIN)/python -m pytest tests/integration/test_pipeline.py $(PYTEST_ARGS)
+
+mlflow: setup ## look at the training runs on 127.0.0.1:5000 (PORT=… for another)
+	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --host 127.0.0.1 --port $(or $(PORT),5000) \
+	    --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --default-artifact-root file://$(CURDIR)/mlruns
+
+lock: setup ## write requirements/*.lock from the .in files and what is installed
+	@$(BIN)/python requirements/lock.py
+
+clean: ## remove .venv, caches and build/ (not data/, bundle/ or the training runs)
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache .hypothesis src/*.egg-info
