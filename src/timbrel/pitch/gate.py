@@ -87,7 +87,9 @@ def decide(
     if override is not None and not 0.0 <= override <= 127.0:
         raise InputError(f"pitch is a MIDI number from 0 to 127, not {override}")
     if mode is Mode.OFF:
-        return GateDecision(Decision.OFF, "the gate is off: all pitches were searched", None, estimate.confidence)
+        return GateDecision(
+            Decision.OFF, "the gate is off: all pitches were searched", None, estimate.confidence
+        )
     unusable = _unusable(audio, sample_rate)
     if unusable:
         return unusable
