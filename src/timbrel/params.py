@@ -248,9 +248,14 @@ def load(path: Path | str) -> Params:
     params: Params | None = None
     wrong: set[str] = set()
     try:
-        params = Params.model_validate_json(json.dumps(values))
+        params = Params.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        for detail in error.errors(include_url=False):
+        details = error.errors(include_url=False)
+        # Pydantic also calls a list too short when it dropped the items that are wrong.
+        inside = {detail["loc"][:-1] for detail in details}
+        for detail in details:
+            if detail["type"] == "too_short" and detail["loc"] in inside:
+                continue
             where = _dotted(detail["loc"])
             wrong.add(where)
             problems.append(f"{where}: {_explain(detail)}")
@@ -334,5 +339,8 @@ def _explain(detail: ErrorDetails) -> str:
             section = section.model_fields[str(part)].annotation
         near = difflib.get_close_matches(str(detail["loc"][-1]), section.model_fields, 1)
         return "no such setting" + (f"; {near[0]}?" if near else "")
+    if detail["type"] in ("too_short", "too_long"):
+        bound = detail["ctx"].get("min_length") or detail["ctx"].get("max_length")
+        return f"has {detail['ctx']['actual_length']} values, needs {bound}"
     message = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"must be {message}, not {json.dumps(detail['input'])}"
