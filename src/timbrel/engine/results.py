@@ -1,0 +1,67 @@
+"""What the engine answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from timbrel.pitch.gate import GateDecision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """What was heard. ``f0_hz`` and ``midi`` are None when no pitch was found; ``confidence`` is 0-1."""
+
+    f0_hz: float | None
+    midi: float | None
+    confidence: float
+    gate: GateDecision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One patch, by its best render. ``pitch`` is that render's sounding MIDI pitch, None when it has none.
+
+    Distances are 1 − cosine: 0 equal, 1 unrelated, 2 opposite. ``x``, ``y``: the patch's place on the timbre
+    map.
+    """
+
+    patch_id: str
+    name: str
+    family: str
+    bank: str
+    pitch: float | None
+    stage1_distance: float
+    stage2_distance: float
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """Hits, nearest first. None when the gate says silent or too short: there was nothing to compare."""
+
+    query: Query
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """A patch near a place on the map; ``distance`` is measured on the map."""
+
+    patch_id: str
+    name: str
+    family: str
+    bank: str
+    x: float
+    y: float
+    distance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """A recording's place on the timbre map, and the patches nearest to it, nearest first."""
+
+    query: Query
+    x: float
+    y: float
+    nearest: tuple[Neighbour, ...]

@@ -1,0 +1,247 @@
+"""The bundle: one immutable folder that crosses from building to serving.
+
+    manifest.json                       what is here, with SHA-256, source and licence of each
+    models/<name>.onnx
+    index/index.json, vectors-….bin     stage 1, by sounding pitch
+    library/patches.csv, renders.csv    tables; the patches' places on the map
+    library/stage2.npy                  float16 [renders, d2]
+    library/previews.zip                one MP3 per patch
+
+``Bundle.open`` hashes every file before anything is read from it. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from timbrel.errors import BundleError, NotFound
+from timbrel.files import atomic_write, sha256_of
+from timbrel.library import manifest as manifests
+from timbrel.library.index import PitchIndex
+from timbrel.library.manifest import DataSource, Manifest, ModelEntry, Provenance, SearchEntry
+from timbrel.library.patch_files import PatchFile, patch_file
+from timbrel.library.previews import Previews
+from timbrel.library.tables import Patch, Render, read_patches, read_renders
+
+MAX_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """A model to be put into a bundle: the ONNX file, and its manifest entry (whose ``file`` is set at
+    build).
+    """
+
+    path: Path
+    entry: ModelEntry
+
+
+class Bundle:
+    """An opened, checked bundle with its tables and index in memory. Read-only and thread-safe."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """Use ``Bundle.open``: it checks the files first."""
+        self.folder = folder
+        self.manifest = manifest
+        library = manifest.library
+        self.patches: tuple[Patch, ...] = read_patches(folder / library.patches)
+        self.renders: tuple[Render, ...] = read_renders(folder / library.renders, self.patches)
+        self._number = {patch.patch_id: number for number, patch in enumerate(self.patches)}
+        # Number of each render's patch: int [renders].
+        self.patch_of = np.array([self._number[render.patch_id] for render in self.renders])
+        # Places of the patches on the map: float64 [patches, 2].
+        self.positions = np.array([(patch.x, patch.y) for patch in self.patches])
+        self.stage2: np.ndarray = np.load(folder / library.stage2, allow_pickle=False)
+        encoder = manifest.files[manifest.models["timbre_encoder"].file].sha256
+        self.index = PitchIndex.load(folder / library.index, encoder=encoder)
+        self._previews = Previews(folder / library.previews)
+        self._check()
+
+    @classmethod
+    def open(cls, folder: Path) -> Bundle:
+        """Open a bundle after checking the size and SHA-256 of every file.
+
+        Raises:
+            BundleError: a file is missing, torn or changed, or the parts do not belong together.
+        """
+        folder = Path(folder)
+        manifest = manifests.read_manifest(folder / manifests.FILE_NAME)
+        for name, entry in manifest.files.items():
+            path = folder / name
+            if not path.is_file():
+                raise BundleError(f"{path} is missing; check out the bundle again")
+            if path.stat().st_size != entry.bytes or sha256_of(path) != entry.sha256:
+                raise BundleError(
+                    f"{path} does not match its hash in the manifest; check out the bundle again"
+                )
+        return cls(folder, manifest)
+
+    @property
+    def id(self) -> str:
+        """The content hash that names this bundle, 64 hex digits."""
+        return self.manifest.id
+
+    def path(self, name: str) -> Path:
+        """The file of a model ("generator"), or a file by its path in the bundle. Raises BundleError."""
+        model = self.manifest.models.get(name)
+        inside = model.file if model else name
+        if inside not in self.manifest.files:
+            raise BundleError(f"the bundle has no model and no file {name!r}")
+        return self.folder / inside
+
+    def patch(self, patch_id: str) -> Patch:
+        """Raises NotFound."""
+        try:
+            return self.patches[self._number[patch_id]]
+        except KeyError:
+            raise NotFound(f"there is no patch {patch_id!r}; take a patch_id from a search") from None
+
+    def patch_file(self, patch_id: str) -> PatchFile:
+        """The patch as a file for the instrument that plays it. Raises NotFound."""
+        return patch_file(self.patch(patch_id))
+
+    def preview(self, patch_id: str) -> bytes:
+        """A few seconds of the patch, MP3 (``previews.MEDIA_TYPE``). Raises NotFound."""
+        return self._previews.read(self.patch(patch_id).patch_id)
+
+    def close(self) -> None:
+        self._previews.close()
+
+    def _check(self) -> None:
+        """That the parts belong together."""
+        library = self.manifest.library
+        counts = {
+            "patches": (len(self.patches), library.patch_count),
+            "renders": (len(self.renders), library.render_count),
+            "stage-2 vectors": (len(self.stage2), library.render_count),
+            "index entries": (len(self.index), library.render_count),
+        }
+        for what, (found, expected) in counts.items():
+            if found != expected:
+                raise BundleError(
+                    f"the bundle holds {found} {what} where its manifest says {expected}; build it again"
+                )
+        if self.stage2.ndim != 2 or self.stage2.dtype != np.float16 or not np.isfinite(self.stage2).all():
+            raise BundleError(
+                "the bundle's stage-2 vectors are not finite float16 [renders, d2]; build it again"
+            )
+        ids = self.index.ids_within(None, 0)
+        if not np.array_equal(ids, np.arange(library.render_count)):
+            raise BundleError("the index's ids are not the rows of the render table; build the bundle again")
+        outputs = self.manifest.models["timbre_encoder"].outputs
+        dimensions = (outputs["stage1"].shape[-1], outputs["stage2"].shape[-1])
+        if dimensions != (self.index.dimension, self.stage2.shape[1]):
+            raise BundleError(
+                f"the encoder's outputs {dimensions} do not fit the library's vectors; build it again"
+            )
+        if self._previews.patch_ids != self._number.keys():
+            raise BundleError("the previews are not those of the patches; build the bundle again")
+
+    @classmethod
+    def build(
+        cls,
+        folder: Path,
+        *,
+        models: Mapping[str, ModelSource],
+        library: Path,
+        index: Path,
+        pitches: range,
+        search: SearchEntry,
+        data: Sequence[DataSource],
+        provenance: Provenance,
+        max_bytes: int = MAX_BYTES,
+    ) -> Bundle:
+        """Lay out, describe, check and open a bundle; a former one at ``folder`` is replaced at the very end.
+
+        Args:
+            library: folder with patches.csv, renders.csv, stage2.npy and previews.zip.
+            index: folder that ``PitchIndex.save`` wrote.
+            pitches: MIDI range of the map, for example ``range(48, 73)``.
+
+        Raises:
+            BundleError: parts are missing, do not belong together, or weigh more than ``max_bytes``.
+        """
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            part = Path(temporary) / "bundle"
+            files = _lay_out(part, models, library, index)
+            total = sum(entry.bytes for entry in files.values())
+            if total > max_bytes:
+                largest = max(files, key=lambda name: files[name].bytes)
+                raise BundleError(
+                    f"the bundle would weigh {total / 2**20:.1f} MiB, more than the allowed "
+                    f"{max_bytes / 2**20:.0f} MiB; make {largest} ({files[largest].bytes / 2**20:.1f} MiB) smaller"
+                )
+            patches = read_patches(part / "library/patches.csv")
+            renders = read_renders(part / "library/renders.csv", patches)
+            manifest = Manifest(
+                format=manifests.FORMAT,
+                id="",
+                files=files,
+                models={
+                    name: replace(source.entry, file=_model_file(name))
+                    for name, source in sorted(models.items())
+                },
+                library=manifests.LibraryEntry(
+                    patches="library/patches.csv",
+                    renders="library/renders.csv",
+                    stage2="library/stage2.npy",
+                    previews="library/previews.zip",
+                    index="index",
+                    patch_count=len(patches),
+                    render_count=len(renders),
+                ),
+                map=manifests.MapEntry(
+                    radius=_radius(patches), pitch_low=pitches.start, pitch_high=pitches.stop - 1
+                ),
+                search=search,
+                data=tuple(data),
+                provenance=provenance,
+            )
+            manifest = replace(manifest, id=manifest.content_id())
+            with atomic_write(part / manifests.FILE_NAME) as handle:
+                handle.write(manifest.to_json())
+            cls.open(part).close()
+            if folder.exists():
+                os.replace(folder, Path(temporary) / "former")
+            os.replace(part, folder)
+        return cls.open(folder)
+
+
+def _lay_out(
+    part: Path, models: Mapping[str, ModelSource], library: Path, index: Path
+) -> dict[str, manifests.FileEntry]:
+    """Copy every file to its place and describe it, by its path in the bundle, in alphabetical order."""
+    sources = {_model_file(name): source.path for name, source in models.items()}
+    for name in ("patches.csv", "renders.csv", "stage2.npy", "previews.zip"):
+        sources[f"library/{name}"] = library / name
+    sources |= {f"index/{path.name}": path for path in index.glob("*") if not path.name.startswith(".")}
+    entries = {}
+    for name, source in sorted(sources.items()):
+        if not source.is_file():
+            raise BundleError(f"{source} is missing; run the stages before this one with `dvc repro`")
+        target = part / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        entries[name] = manifests.FileEntry(sha256=sha256_of(target), bytes=target.stat().st_size)
+    return entries
+
+
+def _model_file(name: str) -> str:
+    return f"models/{name}.onnx"
+
+
+def _radius(patches: Sequence[Patch]) -> float:
+    """The least radius, in steps of 0.01 from 1 on, around every patch: the map's training keeps to the unit
+    disc only softly, and each hit's own place has to be playable."""
+    furthest = max(math.hypot(patch.x, patch.y) for patch in patches)
+    return max(1.0, math.ceil(furthest * 100) / 100)

@@ -1,0 +1,71 @@
+"""Two-stage search: cheap candidates from the index, then the exact order by style.
+
+    stage-1 vector ─► index (pitch ± window) ─► candidates ─► stage-2 cosine ─► best render per patch
+
+Stage 1 only has to keep the right renders among its few hundred candidates; stage 2 decides the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from timbrel.errors import InputError
+from timbrel.library.index import Found
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The best render of one patch. Distances are 1 − cosine: 0 equal, 1 unrelated, 2 opposite."""
+
+    row: int
+    stage1_distance: float
+    stage2_distance: float
+
+
+def order(
+    found: Found, *, query: np.ndarray, stage2: np.ndarray, patch_of: np.ndarray, k: int
+) -> tuple[Match, ...]:
+    """Order candidates by stage 2 and keep the best render of each patch, ``k`` patches at most.
+
+    Args:
+        found: candidates of stage 1; their ids are rows of ``stage2`` and of ``patch_of``.
+        query: stage-2 vector of the query, float32 [d2], l2-normalised.
+        stage2: stage-2 vectors of all renders, [renders, d2], l2-normalised, any float type.
+        patch_of: number of each render's patch, int [renders].
+
+    Ties go to the smaller stage-1 distance, then to the smaller row, so equal queries give equal answers.
+
+    Raises:
+        InputError: ``query`` does not have the library's dimension, or is not finite.
+    """
+    if query.shape != stage2.shape[1:]:
+        raise InputError(
+            f"the stage-2 query has shape {list(query.shape)}; the library's is {stage2.shape[1]}"
+        )
+    if not np.isfinite(query).all():
+        raise InputError("the stage-2 query holds values that are not finite")
+    if len(found.ids) == 0:
+        return ()
+    distances = exact_distances(query, stage2, found.ids)
+    ranked = np.lexsort((found.ids, found.distances, distances))
+    return tuple(
+        Match(int(found.ids[i]), float(found.distances[i]), float(distances[i]))
+        for i in ranked[_first_of_each(patch_of[found.ids[ranked]])][:k]
+    )
+
+
+def exact_distances(query: np.ndarray, stage2: np.ndarray, rows: np.ndarray | Sequence[int]) -> np.ndarray:
+    """1 − cosine of the query and the given rows, float32 [rows]. Half precision is widened before the
+    product.
+    """
+    similarity = stage2[rows].astype(np.float32) @ query.astype(np.float32)
+    return np.maximum(1 - similarity, np.float32(0))
+
+
+def _first_of_each(labels: np.ndarray) -> np.ndarray:
+    """The positions at which each label appears for the first time, in order."""
+    _, first = np.unique(labels, return_index=True)
+    return np.sort(first)
