@@ -1,8 +1,8 @@
 """One fundamental frequency for a recording of one sound.
 
-SwiftF0 (a small network, 46.9–2093.8 Hz) is asked first. It is not level-normalised, reads half of a tone above its
-range and a harmonic of one below it, and distrusts pure sines; there YIN (``yin.py``) is asked as well. The answer
-is the median over the frames that are voiced, among the frames that sound.
+SwiftF0 (a small network, 46.9–2093.8 Hz) is asked first. It is not level-normalised, reads half of a tone
+above its range and a harmonic of one below it, and distrusts pure sines; there YIN (``yin.py``) is asked as
+well. The answer is the median over the frames that are voiced, among the frames that sound.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ TRUSTED_TO_HZ = 1_000.0
 TRUSTED_CONFIDENCE = 0.8
 SURE_CONFIDENCE = 0.95
 RELATED_CENTS = 60.0
-# Chords repeat, too, at a common part of their notes where nothing sounds; a tone that only YIN hears must sound there.
+# A chord repeats at a common part of its notes, where nothing sounds; a tone that only YIN hears must sound
+# where YIN hears it.
 MIN_FUNDAMENTAL_SHARE = 0.1
 
 
@@ -48,7 +49,8 @@ class PitchEstimate:
     """What was measured. ``f0_hz`` and ``midi`` are nan when the sound is unvoiced.
 
     ``confidence`` (0–1) is the median over the voiced frames, or over the sounding frames when unvoiced;
-    ``voiced_share`` is the share of the sounding frames; ``estimator`` is "swift-f0", "yin", or "none" for silence.
+    ``voiced_share`` is the share of the sounding frames; ``estimator`` is "swift-f0", "yin", or "none"
+    for silence.
     """
 
     f0_hz: float
@@ -67,14 +69,9 @@ def estimate(audio: np.ndarray, sample_rate: int, *, seconds: float = 3.0) -> Pi
 
     Raises AudioError when a sample is not finite.
     """
-    audio = loudest_stretch(np.asarray(audio, dtype=np.float32), sample_rate, seconds)
-    if not np.isfinite(audio).all():
-        raise AudioError("the audio holds NaN or infinite samples: export it again")
-    audio = audio - audio.mean(dtype=np.float64).astype(np.float32) if len(audio) else audio
-    peak = float(np.abs(audio).max(initial=0.0))
-    if peak < SILENCE_PEAK:
-        return PitchEstimate(math.nan, math.nan, 0.0, 0.0, "none")
-    audio = audio * np.float32(0.5 / peak)
+    audio, silence = _prepare(audio, sample_rate, seconds)
+    if silence:
+        return silence
     swift = _by_swift(audio, sample_rate)
     clear = swift.voiced_share >= 0.5 and swift.confidence >= TRUSTED_CONFIDENCE
     if clear and TRUSTED_FROM_HZ <= swift.f0_hz <= TRUSTED_TO_HZ:
@@ -83,8 +80,14 @@ def estimate(audio: np.ndarray, sample_rate: int, *, seconds: float = 3.0) -> Pi
     return _choose(swift, second, _share_at(audio, sample_rate, second.f0_hz) if second.voiced else 0.0)
 
 
+def estimate_by_swift(audio: np.ndarray, sample_rate: int, *, seconds: float = 3.0) -> PitchEstimate:
+    """As ``estimate``, by SwiftF0 alone: what others, too, can measure."""
+    audio, silence = _prepare(audio, sample_rate, seconds)
+    return silence or _by_swift(audio, sample_rate)
+
+
 def loudest_stretch(audio: np.ndarray, sample_rate: int, seconds: float) -> np.ndarray:
-    """The stretch of ``seconds`` that holds the most energy; all of a shorter recording. [samples] -> [samples]"""
+    """The stretch [samples] of ``seconds`` that holds the most energy; all of a shorter recording."""
     length = max(1, round(seconds * sample_rate))
     if len(audio) <= length:
         return audio
@@ -95,6 +98,19 @@ def loudest_stretch(audio: np.ndarray, sample_rate: int, seconds: float) -> np.n
     width = max(1, length // block)
     start = int(np.argmax(energy[width:] - energy[:-width])) * block
     return audio[start : start + length]
+
+
+def _prepare(audio: np.ndarray, sample_rate: int, seconds: float) -> tuple[np.ndarray, PitchEstimate | None]:
+    """The loudest stretch, centred, at half of full scale; and the answer, where nothing sounds in it."""
+    audio = loudest_stretch(np.asarray(audio, dtype=np.float32), sample_rate, seconds)
+    if not np.isfinite(audio).all():
+        raise AudioError("the audio holds NaN or infinite samples: export it again")
+    if len(audio):
+        audio = audio - audio.mean(dtype=np.float64).astype(np.float32)
+    peak = float(np.abs(audio).max(initial=0.0))
+    if peak < SILENCE_PEAK:
+        return audio, PitchEstimate(math.nan, math.nan, 0.0, 0.0, "none")
+    return audio * np.float32(0.5 / peak), None
 
 
 def _by_swift(audio: np.ndarray, sample_rate: int) -> PitchEstimate:
@@ -130,8 +146,8 @@ def _choose(swift: PitchEstimate, second: PitchEstimate, fundamental_share: floa
     """Which of two answers stands where SwiftF0's alone does not suffice."""
     sure = second.voiced and second.voiced_share >= 0.5
     if swift.voiced and sure:
-        # A tone outside SwiftF0's range is read as a whole multiple or a whole part of the truth, and so, near the
-        # ends of its range, are some inside. Periodicity decides, where it is beyond doubt.
+        # A tone outside SwiftF0's range is read as a whole multiple or a whole part of the truth, and so,
+        # near the ends of its range, are some inside. Periodicity decides, where it is beyond doubt.
         ratio = max(swift.f0_hz / second.f0_hz, second.f0_hz / swift.f0_hz)
         octave_like = round(ratio) > 1 and abs(cents_between(ratio, round(ratio))) < RELATED_CENTS
         if octave_like and second.confidence >= SURE_CONFIDENCE:
@@ -143,7 +159,7 @@ def _choose(swift: PitchEstimate, second: PitchEstimate, fundamental_share: floa
 
 
 def _share_at(audio: np.ndarray, sample_rate: int, f0_hz: float) -> float:
-    """The share of the energy that lies within a semitone of ``f0_hz`` (within two bins, for a short sound)."""
+    """The share of the energy within a semitone of ``f0_hz`` (within two bins, for a short sound)."""
     power = np.abs(np.fft.rfft(audio * np.hanning(len(audio)))) ** 2
     distance = np.abs(np.fft.rfftfreq(len(audio), 1.0 / sample_rate) - f0_hz)
     width = max(f0_hz * (2.0 ** (1.0 / 12.0) - 1.0), 2.0 * sample_rate / len(audio))

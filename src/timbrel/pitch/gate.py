@@ -2,9 +2,9 @@
 
     silent ─ too short ─ (override) ─ unpitched ─ out of range ─ pitched
 
-in this order. Only a pitched or overridden query is compared with renders near its pitch; every other one carries
-a reason, and is refused when the caller said ``require``. Chords are not told apart from tones: the estimate either
-finds one pitch in them or none.
+in this order. Only a pitched or overridden query is compared with renders near its pitch; every other one
+carries a reason, and is refused when the caller said ``require``. Chords are not told apart from tones: the
+estimate either finds one pitch in them or none.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GateDecision:
-    """``midi`` is the pitch that the search is held to, None when it is not held to any; ``confidence`` is 0–1."""
+    """``midi`` is the pitch that the search is held to, None when to none; ``confidence`` is 0–1."""
 
     decision: Decision
     reason: str
@@ -75,8 +75,8 @@ def decide(
     mode: Mode | str = Mode.AUTO,
     override: float | None = None,
 ) -> GateDecision:
-    """Judge a query: ``audio`` [samples] with its measured pitch, against a library that sounds from ``lowest`` to
-    ``highest`` (MIDI). ``override`` is a pitch the caller knows better.
+    """Judge a query: ``audio`` [samples] with its measured pitch, against a library that sounds from
+    ``lowest`` to ``highest`` (MIDI). ``override`` is a pitch the caller knows better.
 
     Raises InputError for a mode that does not exist and for an override that is no MIDI number.
     """

@@ -1,13 +1,14 @@
 """YIN: a fundamental frequency from a signal's own periodicity, in numpy.
 
-A. de Cheveigné and H. Kawahara, "YIN, a fundamental frequency estimator for speech and music", JASA 111 (2002).
-With a window of W samples, the difference at lag t and its cumulative-mean-normalised form are
+A. de Cheveigné and H. Kawahara, "YIN, a fundamental frequency estimator for speech and music", Journal of the
+Acoustical Society of America 111 (2002). With a window of W samples, the difference at lag t and its form
+normalised by the cumulative mean are
 
     d(t)  = sum over j < W of (x[j] - x[j + t])^2                                         (equation 6)
     d'(t) = d(t) * t / (d(1) + … + d(t)),    d'(0) = 1                                    (equation 8)
 
-and the period is the first dip of d' below a threshold (step 4), refined by a parabola (step 5). d' at the dip is
-the aperiodicity: about 0 for a periodic frame, about 1 for noise.
+and the period is the first dip of d' below a threshold (step 4), refined by a parabola (step 5). d' at the
+dip is the aperiodicity: about 0 for a periodic frame, about 1 for noise.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ REFINE_UP_TO = 96
 
 @dataclass(frozen=True, slots=True)
 class YinFrames:
-    """Per frame: ``f0_hz`` [frames] (nan where no dip is deep enough), ``aperiodicity`` and mean ``power`` [frames]."""
+    """Per frame: ``f0_hz`` (nan where no dip is deep enough), ``aperiodicity``, mean ``power``; [frames]."""
 
     f0_hz: np.ndarray
     aperiodicity: np.ndarray
@@ -36,7 +37,7 @@ class YinFrames:
 
 
 def track(audio: np.ndarray, sample_rate: int) -> YinFrames:
-    """F0 of every frame of ``audio`` [samples]; audio shorter than one frame makes one, with a higher lowest F0."""
+    """F0 of every frame of ``audio`` [samples]; shorter audio makes one frame, with a higher lowest F0."""
     length = min(len(audio), round(FRAME_SECONDS * sample_rate))
     max_lag = length // 3
     if max_lag < 4:
@@ -102,7 +103,7 @@ def _refine(row: np.ndarray, lag: int) -> tuple[float, float]:
 
 
 def _vertex(row: np.ndarray, lag: int) -> float:
-    """Where a parabola through row[lag - 1 … lag + 1] is lowest, relative to ``lag``; within half a sample."""
+    """Where a parabola through row[lag - 1 … lag + 1] is lowest, relative to ``lag``: -0.5 … 0.5."""
     left, centre, right = row[lag - 1 : lag + 2]
     curvature = left - 2.0 * centre + right
     return float(np.clip(0.5 * (left - right) / curvature, -0.5, 0.5)) if curvature > 0 else 0.0

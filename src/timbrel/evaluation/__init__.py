@@ -1,0 +1,5 @@
+"""What the finished bundle does, measured on real renders and real decoded audio.
+
+``patch_recall``: does a note find its patch? ``synthesis_pitch``: does a synthesised note have the pitch
+asked for? Both are deterministic: the same bundle and settings give the same report.
+"""

@@ -1,0 +1,176 @@
+"""Queries with a known answer: notes of library patches, played again under other conditions.
+
+patch's payload ─► its real engine, at another velocity ─► noise ─► query
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from timbrel.audio import SAMPLE_RATE, Audio
+from timbrel.encoders.disturb import add_noise
+from timbrel.errors import DataError
+from timbrel.files import sha256_of
+from timbrel.library.tables import Patch, Render
+from timbrel.notes.render import RenderJob, render_all
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """``audio`` is what the search hears: 24 kHz, float32; ``key`` and ``velocity`` are how it was played."""
+
+    patch: Patch
+    key: int
+    velocity: int
+    audio: Audio
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One note to play."""
+
+    patch: Patch
+    key: int
+    velocity: int
+
+
+def plan(
+    patches: Sequence[Patch],
+    renders: Sequence[Render],
+    *,
+    count: int,
+    velocities: range,
+    keys: Sequence[int] | None = None,
+    seed: int,
+) -> list[Plan]:
+    """``count`` different random patches (all, where there are fewer), each at a random key and velocity.
+
+    The key is one that the library holds a render of; with ``keys`` it is one of those that are no such key.
+    The velocity is never that of the library's own render.
+    """
+    rng = np.random.default_rng(seed)
+    rendered: dict[str, dict[int, int]] = {}
+    for render in renders:
+        rendered.setdefault(render.patch_id, {})[render.key] = render.velocity
+    chosen = rng.choice(len(patches), size=min(count, len(patches)), replace=False)
+    plans = []
+    for number in chosen:
+        patch = patches[int(number)]
+        own = rendered[patch.patch_id]
+        candidates = sorted(own) if keys is None else sorted(set(keys) - own.keys())
+        key = int(rng.choice(candidates))
+        velocity = int(rng.choice([v for v in velocities if v not in own.values()]))
+        plans.append(Plan(patch=patch, key=key, velocity=velocity))
+    return plans
+
+
+def play(
+    plans: Sequence[Plan],
+    *,
+    noise_db: float,
+    banks: Path,
+    seed: int,
+    progress: Progress = lambda done, total: None,
+) -> tuple[list[Query], list[Plan]]:
+    """Render the plans in their engines' own processes and add white noise ``noise_db`` below each note's
+    power.
+
+    Returns the queries, and the plans that gave no sound (silent, or their engine failed).
+    """
+    fonts = _Fonts(banks)
+    jobs = [job_of(p.patch, ((p.key, p.velocity),), fonts.find, name=str(i)) for i, p in enumerate(plans)]
+    queries, mute = [], []
+    done = render_all(jobs, report=lambda number: progress(number, len(jobs)))
+    for number, (planned, outcome) in enumerate(zip(plans, done, strict=True)):
+        audio = outcome.notes[0].audio if outcome.notes else None
+        if audio is None:
+            mute.append(planned)
+            continue
+        # One generator per query: what one patch does leaves the noise of the others alone.
+        rng = np.random.default_rng((seed, number))
+        samples = add_noise(audio.astype(np.float32) / 32768.0, noise_db, rng)
+        query = Query(
+            patch=planned.patch, key=planned.key, velocity=planned.velocity, audio=Audio(samples, SAMPLE_RATE)
+        )
+        queries.append(query)
+    return queries, mute
+
+
+def replay_library(
+    patches: Sequence[Patch],
+    renders: Sequence[Render],
+    *,
+    banks: Path,
+    progress: Progress = lambda done, total: None,
+) -> np.ndarray:
+    """The library's renders, made again: int16 [renders, samples], in the order of ``renders``.
+
+    Raises DataError when a patch no longer renders as for the library.
+    """
+    fonts = _Fonts(banks)
+    rows: dict[str, list[Render]] = {}
+    for render in renders:
+        rows.setdefault(render.patch_id, []).append(render)
+    jobs = [
+        job_of(patch, tuple((r.key, r.velocity) for r in rows[patch.patch_id]), fonts.find)
+        for patch in patches
+    ]
+    audio: np.ndarray | None = None
+    for outcome in render_all(jobs, report=lambda number: progress(number, len(jobs))):
+        for render, note in zip(rows[outcome.job.key], outcome.notes, strict=bool(outcome.notes)):
+            if note.audio is None:
+                break
+            if audio is None:
+                audio = np.zeros((len(renders), len(note.audio)), dtype=np.int16)
+            audio[render.row] = note.audio
+        else:
+            if outcome.notes:
+                continue
+        raise DataError(
+            f"patch {outcome.job.key} no longer renders as for the library ({outcome.fault or 'silent'}): "
+            "build the library again with these engines"
+        )
+    if audio is None:
+        raise DataError("the library holds no patch")
+    return audio
+
+
+def job_of(
+    patch: Patch,
+    notes: tuple[tuple[int, int], ...],
+    find_font: Callable[[str, str], Path],
+    *,
+    name: str | None = None,
+) -> RenderJob:
+    """The render job of a library patch at (key, velocity) pairs, from its payload."""
+    key = name or patch.patch_id
+    if patch.engine == "dx7":
+        return RenderJob(key=key, notes=notes, voice=base64.b64decode(patch.payload))
+    preset = json.loads(patch.payload)
+    font = find_font(preset["soundfont"], preset["sha256"])
+    return RenderJob(key=key, notes=notes, font=font, bank=preset["bank"], program=preset["program"])
+
+
+class _Fonts:
+    """The soundfonts below ``folder``, found by name and checked by content."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._checked: dict[tuple[str, str], Path] = {}
+
+    def find(self, name: str, sha256: str) -> Path:
+        if (name, sha256) not in self._checked:
+            found = [path for path in sorted(self._folder.rglob("*")) if path.name == Path(name).name]
+            same = [path for path in found if sha256_of(path) == sha256]
+            if not same:
+                raise DataError(f"the library holds presets of {name}: put the same file into {self._folder}")
+            self._checked[name, sha256] = same[0]
+        return self._checked[name, sha256]
