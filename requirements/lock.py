@@ -16,7 +16,9 @@ from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).parent
 PARTS = ("serve", "pipeline", "dev")
-HEADER = "# Exact closure of {part}.in{less}; `make lock` writes it, scripts/setup installs it (pip install --no-deps).\n"
+HEADER = (
+    "# Exact closure of {part}.in{less}; `make lock` writes it, scripts/setup installs it with --no-deps.\n"
+)
 
 
 def read(part: str) -> Iterator[tuple[Requirement, bool]]:
@@ -37,8 +39,12 @@ def closure(part: str) -> dict[str, str]:
         name = canonicalize_name(requirement.name)
         installed = metadata.distribution(name)
         version = installed.version.partition("+")[0]
-        if version not in requirement.specifier and not requirement.specifier.contains(version, prereleases=True):
-            raise SystemExit(f"{name} {version} is installed, {requirement} is asked for: pip install it first")
+        if version not in requirement.specifier and not requirement.specifier.contains(
+            version, prereleases=True
+        ):
+            raise SystemExit(
+                f"{name} {version} is installed, {requirement} is asked for: pip install it first"
+            )
         found[name] = version
         for extra in {"", *requirement.extras} if deep else ():
             if (name, extra) in seen:

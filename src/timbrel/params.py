@@ -68,9 +68,8 @@ class Patches(Section):
 
 
 class Codec(Section):
-    """Training of the magnitude codec; it ends after ``seconds`` or ``steps``, whichever comes first."""
+    """Training of the magnitude codec."""
 
-    seconds: Annotated[float, Field(gt=0)]
     steps: Positive
     batch_frames: Positive
     hidden: Positive
@@ -198,7 +197,11 @@ class Params(Section):
 # A rule between settings: the first path is the one blamed; checked when none of its settings is wrong by itself.
 Rule = tuple[tuple[str, ...], Callable[..., bool], str]
 RULES: tuple[Rule, ...] = (
-    (("notes.pitch_low", "notes.pitch_high"), lambda low, high: low <= high, "must not lie above notes.pitch_high"),
+    (
+        ("notes.pitch_low", "notes.pitch_high"),
+        lambda low, high: low <= high,
+        "must not lie above notes.pitch_high",
+    ),
     (
         ("notes.validation_share", "notes.test_share"),
         lambda validation, test: validation + test < 1,
@@ -291,7 +294,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
 )
 
 
@@ -299,7 +304,9 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}; run from the repository's root or name it") from error
+        raise ConfigurationError(
+            f"{path}: {error.strerror}; run from the repository's root or name it"
+        ) from error
     loader = _Loader(text)
     loader.duplicates = []
     try:

@@ -16,7 +16,13 @@ from timbrel.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 # Carried by every stage, and changing nothing of what it computes.
-CARRIERS = ("timbrel.params", "timbrel.tracking", "timbrel.errors", "timbrel.files", "timbrel.stages.__main__")
+CARRIERS = (
+    "timbrel.params",
+    "timbrel.tracking",
+    "timbrel.errors",
+    "timbrel.files",
+    "timbrel.stages.__main__",
+)
 
 
 @cache
@@ -70,7 +76,7 @@ def test_a_stage_depends_on_the_folders_that_its_module_names(stage: str) -> Non
     named = {f"data/{name}" for name in re.findall(r'"data" / "(\w+)"', source)}
     named |= {f"data/{name}" for name in re.findall(r'"data/(\w+)', source)}
     entry = pipeline()["stages"][stage]
-    known = {dep for dep in entry["deps"]} | {out for out in entry["outs"] if isinstance(out, str)}
+    known = set(entry["deps"]) | {out for out in entry["outs"] if isinstance(out, str)}
     assert named <= known, f"{stage}: dvc.yaml lacks {sorted(named - known)}"
 
 

@@ -155,7 +155,11 @@ def _write_reports(record: Record, root: Path) -> None:
 
 
 def _tags(stage: str, root: Path) -> dict[str, str]:
-    tags = {"timbrel.stage": stage, "mlflow.source.name": f"timbrel.stages {stage}", "mlflow.source.type": "LOCAL"}
+    tags = {
+        "timbrel.stage": stage,
+        "mlflow.source.name": f"timbrel.stages {stage}",
+        "mlflow.source.type": "LOCAL",
+    }
     revision = _git(root, "rev-parse", "HEAD")
     if revision:
         tags["mlflow.source.git.commit"] = revision
@@ -169,7 +173,9 @@ def _tags(stage: str, root: Path) -> dict[str, str]:
 def _git(root: Path, *arguments: str) -> str:
     """Output of a git command; empty where there is no git or no repository."""
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
