@@ -1,0 +1,209 @@
+"""One request and its answer, as the middleware sees them: every 4xx and 5xx leaves as one JSON envelope.
+
+    {"error": {"code": "invalid_input", "message": "k: Input should be greater than or equal to 1 (got 0)"}}
+
+BentoML, Starlette and our own routes each have their own idea of an error body; whatever they send, a status of 400
+or more is replaced here. Status, code and message come from the problem that was noted on the way (``noting``), else
+from the framework's status. Bodies larger than allowed are refused before they are read.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from timbrel.errors import AudioTooLarge, InputError, NotFound, TimbrelError, Unavailable
+from timbrel.serving import metrics
+
+# Beyond the file itself: boundaries, part headers and the other fields of a form.
+FORM_OVERHEAD_BYTES = 64 * 1024
+JSON_BYTES = 64 * 1024
+RETRY_AFTER_SECONDS = 2
+NO_ANSWER = "no_answer"
+"""The outcome of a request whose client left before there was an answer."""
+UNCOUNTED = ("/livez", "/readyz", "/healthz", "/metrics")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a request fails: what the envelope and its status say."""
+
+    status: int
+    code: str
+    message: str
+
+    @classmethod
+    def of(cls, error: TimbrelError) -> Problem:
+        return cls(error.http_status, error.code, error.message)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of the current request."""
+
+    endpoint: str
+    problem: Problem | None = None
+
+
+_current: ContextVar[Exchange | None] = ContextVar("timbrel_exchange", default=None)
+
+
+def note(problem: Problem) -> None:
+    """Remember why the current request fails, for the middleware. The first reason counts."""
+    exchange = _current.get()
+    if exchange is not None and exchange.problem is None:
+        exchange.problem = problem
+
+
+@contextmanager
+def noting() -> Iterator[None]:
+    """Note a TimbrelError on its way out."""
+    try:
+        yield
+    except TimbrelError as error:
+        note(Problem.of(error))
+        raise
+
+
+def endpoint_of(path: str) -> str:
+    """The bounded name under which a path is counted."""
+    parts = path[1:].split("/")
+    if len(parts) == 1 and parts[0] in ("search", "synthesize", "locate"):
+        return parts[0]
+    if len(parts) == 3 and parts[0] == "patches" and parts[2] in ("file", "preview"):
+        return f"patch_{parts[2]}"
+    return "other"
+
+
+class ExchangeMiddleware:
+    """ASGI middleware: body limits, the error envelope, and the count of requests."""
+
+    def __init__(self, app: ASGIApp, *, max_file_bytes: int) -> None:
+        self.app = app
+        self._max_file_bytes = max_file_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = Exchange(endpoint_of(scope["path"]))
+        token = _current.set(exchange)
+        answer = _Answer(scope, send, exchange)
+        limit = self._limit(exchange.endpoint)
+        declared = Headers(scope=scope).get("content-length", "")
+        try:
+            if declared.isdigit() and int(declared) > limit:
+                note(_too_large(limit))
+                await answer.fail(413)
+            else:
+                await self.app(scope, _limited(receive, limit), answer.send)
+        except Exception:
+            if not answer.started:
+                await answer.fail(500)
+            raise
+        finally:
+            _current.reset(token)
+            if not answer.started:
+                answer.start(NO_ANSWER)
+
+    def _limit(self, endpoint: str) -> int:
+        """Largest body of a request, in bytes."""
+        takes_audio = endpoint in ("search", "locate")
+        return self._max_file_bytes + FORM_OVERHEAD_BYTES if takes_audio else JSON_BYTES
+
+
+class _Answer:
+    """Passes good responses through and replaces the others."""
+
+    def __init__(self, scope: Scope, send: Send, exchange: Exchange) -> None:
+        self._scope = scope
+        self._send = send
+        self._exchange = exchange
+        self._replaced = False
+        self._began = time.perf_counter()
+        self.started = False
+
+    def start(self, outcome: str) -> None:
+        """Count the request. Before the answer leaves: whoever has it finds it counted."""
+        self.started = True
+        if self._scope["path"] not in UNCOUNTED:
+            metrics.request_answered(self._exchange.endpoint, outcome, time.perf_counter() - self._began)
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            if message["status"] >= 400:
+                self._replaced = True
+                await self.fail(message["status"], Headers(raw=message["headers"]).get("allow"))
+                return
+            self.start(metrics.OK)
+        if not self._replaced:
+            await self._send(message)
+
+    async def fail(self, status: int, allow: str | None = None) -> None:
+        """Send the envelope. A problem noted on the way says more than the status that the framework chose."""
+        problem = self._exchange.problem or _from_status(status, self._scope, allow)
+        self.start(problem.code)
+        body = json.dumps({"error": {"code": problem.code, "message": problem.message}}).encode()
+        headers = MutableHeaders({"content-type": "application/json", "content-length": str(len(body))})
+        if allow:
+            headers["allow"] = allow
+        if problem.status == 503:
+            headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+        await self._send({"type": "http.response.start", "status": problem.status, "headers": headers.raw})
+        content = b"" if self._scope["method"] == "HEAD" else body
+        await self._send({"type": "http.response.body", "body": content})
+
+
+def _from_status(status: int, scope: Scope, allow: str | None) -> Problem:
+    """For what the frameworks refuse by themselves."""
+    method, path = scope["method"], scope["path"][:200]
+    if status == 404:
+        code, message = NotFound.code, f"there is nothing at {path}: /docs lists what there is"
+    elif status == 405:
+        code, message = (
+            "method_not_allowed",
+            f"{method} does not work on {path}: use {allow or 'another method'}",
+        )
+    elif status == 503:
+        code, message = Unavailable.code, f"the service is not ready: try again in {RETRY_AFTER_SECONDS} s"
+    elif status < 500:
+        code, message = InputError.code, "the request is not understood: /docs describes what is expected"
+    else:
+        code, message = TimbrelError.code, "something went wrong inside: the service's log tells what"
+    return Problem(status, code, message)
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    """``receive`` that counts, for bodies that come without their length."""
+    taken = 0
+
+    async def counting() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > limit:
+            problem = _too_large(limit)
+            note(problem)
+            raise InputError(problem.message)
+        return message
+
+    return counting
+
+
+def _too_large(limit: int) -> Problem:
+    if limit == JSON_BYTES:
+        return Problem(
+            413, "body_too_large", f"the request body is larger than {limit // 1024} KiB: send less"
+        )
+    largest = (limit - FORM_OVERHEAD_BYTES) / 2**20
+    return Problem(
+        AudioTooLarge.http_status, AudioTooLarge.code,
+        f"the upload is larger than {largest:g} MiB: send a shorter or a compressed recording",
+    )  # fmt: skip

@@ -1,0 +1,258 @@
+"""``timbrel serve``: starts Triton and the HTTP service, watches both, and ends both.
+
+    timbrel serve (this process)
+      ├── tritonserver ── one stub per model
+      └── bentoml serve ── TIMBREL_WORKERS workers
+
+If a child dies, or on Ctrl-C or SIGTERM, everything ends: first the HTTP service, which finishes what it has begun,
+then Triton. Every run keeps its files in a folder of its own below TIMBREL_STATE, which is gone afterwards; logs stay.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import psutil  # type: ignore[import-untyped]
+
+from timbrel.errors import ConfigurationError, TimbrelError, Unavailable
+from timbrel.library.bundle import Bundle
+from timbrel.serving.processes import Child, check_port
+from timbrel.serving.triton_files import find_wheel
+from timbrel.serving.triton_launcher import (
+    Triton,
+    check_triton_ports,
+    remove_shared_memory,
+    shared_memory_prefix,
+)
+from timbrel.settings import EngineKind, Settings, variable
+
+SERVICE = "timbrel.serving.service:TimbrelService"
+START_SECONDS = 240.0
+# Longer than the deadline of a request that is under way.
+DRAIN_SECONDS = 20.0
+# While something is slow, say so this often.
+PROGRESS_SECONDS = 3.0
+_POLL_SECONDS = 0.2
+
+Say = Callable[[str], None]
+
+
+class _Stop(BaseException):
+    """Raised by SIGINT and SIGTERM. No Exception: nothing on the way may take it for a failure."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """What a run has started so far."""
+
+    folder: Path
+    say: Say
+    triton: Triton | None = None
+    service: Child | None = None
+    stopping: bool = field(default=False)
+
+    def dead(self) -> Child | None:
+        """A child that ended by itself."""
+        children = (self.triton.child if self.triton else None, self.service)
+        return next((child for child in children if child is not None and not child.running), None)
+
+    def stop(self) -> None:
+        """End every child; whatever does not want to is killed."""
+        self.stopping = True
+        if self.service is not None and not self.service.stop(signal.SIGTERM, DRAIN_SECONDS):
+            self.say(f"the HTTP service was killed: it did not stop within {DRAIN_SECONDS:.0f} s")
+        if self.triton is not None and not self.triton.stop():
+            self.say("Triton was killed: it did not stop in time")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_shared_memory(shared_memory_prefix(os.getpid()))
+
+
+def serve(settings: Settings, say: Say | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; call it from the main thread. Returns after a clean stop.
+
+    ``say`` gets one line at a time for the person at the terminal (default: standard error).
+
+    Raises ConfigurationError (a busy port, settings that do not fit), BundleError, or Unavailable when a child dies
+    or does not come up; nothing is left running then.
+    """
+    say = say or _to_stderr
+    check_port(settings.host, settings.http_port, "http_port")
+    with _progress(say, "checking the bundle"):
+        bundle = Bundle.open(settings.bundle)
+        description = f"bundle {bundle.id[:12]}: {len(bundle.patches)} patches, {len(bundle.renders)} renders"
+        bundle.close()
+    say(description)
+    settings.state.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(settings.state)
+    run = _Run(Path(tempfile.mkdtemp(prefix=f"run-{os.getpid()}-", dir=settings.state)), say)
+    with _signals(run):
+        try:
+            environment = os.environ | _engine(settings, run)
+            _start_service(settings, run, environment)
+            say(
+                f"ready: {settings.url} (documentation at {settings.url}/docs); logs in {settings.state / 'logs'}"
+            )
+            say("Ctrl-C stops it")
+            _watch(run)
+        except _Stop:
+            say("stopping …")
+        finally:
+            run.stop()
+    say("stopped")
+
+
+def _engine(settings: Settings, run: _Run) -> dict[str, str]:
+    """Start Triton where it is wanted and can run; returns the variables that tell the workers."""
+    engine, url = variable("engine"), variable("triton_url")
+    if settings.engine is EngineKind.INPROCESS:
+        run.say("models run in the workers (TIMBREL_ENGINE=inprocess)")
+        return {engine: EngineKind.INPROCESS.value}
+    if settings.triton_url:
+        run.say(f"models run in the Triton at {settings.triton_url}")
+        return {engine: EngineKind.TRITON.value, url: settings.triton_url}
+    wheel, reason = find_wheel()
+    if wheel is None:
+        if settings.engine is EngineKind.TRITON:
+            raise ConfigurationError(f"Triton cannot run here: {reason}; set TIMBREL_ENGINE=inprocess")
+        run.say(f"Triton cannot run here ({reason}): models run in the workers")
+        return {engine: EngineKind.INPROCESS.value}
+    check_triton_ports(settings)
+    run.say("starting Triton")
+    folder = run.folder / "triton"
+    folder.mkdir()
+    run.triton = Triton.start(settings, wheel, folder)
+    run.triton.wait_ready(run.say)
+    run.say(
+        f"Triton: gRPC {run.triton.grpc_url}, HTTP http://127.0.0.1:{settings.triton_http_port}, "
+        f"metrics http://127.0.0.1:{settings.triton_metrics_port}/metrics"
+    )
+    return {engine: EngineKind.TRITON.value, url: run.triton.grpc_url}
+
+
+def _start_service(settings: Settings, run: _Run, environment: dict[str, str]) -> None:
+    """Start the HTTP service and wait until it answers."""
+    run.say(f"starting the HTTP service with {settings.workers} workers")
+    # BentoML keeps the workers' metrics below its home: two services with one home delete each other's.
+    home, temporary = run.folder / "bentoml", run.folder / "tmp"
+    home.mkdir()
+    temporary.mkdir()
+    for name in Settings.model_fields:
+        if name not in ("engine", "triton_url"):
+            environment[variable(name)] = str(getattr(settings, name))
+    environment |= {
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "TMPDIR": str(temporary),
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [sys.executable, "-m", "bentoml", "serve", SERVICE]
+    command += ["--host", settings.host, "--port", str(settings.http_port)]
+    run.service = Child.start(
+        "the HTTP service",
+        command,
+        environment=environment,
+        log=settings.state / "logs" / "service.log",
+        folder=run.folder,
+    )
+    started = told = time.monotonic()
+    while not _answers(f"{settings.url}/readyz"):
+        _check(run)
+        now = time.monotonic()
+        if now - started > START_SECONDS:
+            raise Unavailable(
+                f"the HTTP service was not ready after {START_SECONDS:.0f} s: see {run.service.log}"
+            )
+        if now - told >= PROGRESS_SECONDS:
+            told = now
+            run.say(f"the HTTP service is loading the bundle … {now - started:.0f} s")
+        time.sleep(_POLL_SECONDS)
+
+
+def _watch(run: _Run) -> None:
+    while True:
+        _check(run)
+        time.sleep(_POLL_SECONDS)
+
+
+def _check(run: _Run) -> None:
+    child = run.dead()
+    if child is not None:
+        code = child.process.returncode
+        last = child.last_lines(1).strip()
+        raise Unavailable(f"{child.name} ended by itself (exit status {code}): {last} (log: {child.log})")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextmanager
+def _signals(run: _Run) -> Iterator[None]:
+    """SIGINT and SIGTERM raise _Stop, once: a second Ctrl-C does not cut the stopping short."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not run.stopping:
+            run.stopping = True
+            raise _Stop
+
+    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(say: Say, what: str) -> Iterator[None]:
+    """Say what was done if it took long."""
+    started = time.monotonic()
+    yield
+    seconds = time.monotonic() - started
+    if seconds >= PROGRESS_SECONDS:
+        say(f"{what} took {seconds:.0f} s")
+
+
+def _remove_leftovers(state: Path) -> None:
+    """Remove the folders and shared memory of runs whose process was killed."""
+    for folder in state.glob("run-*-*"):
+        owner = folder.name.split("-")[1]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+            remove_shared_memory(shared_memory_prefix(int(owner)))
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """``python -m timbrel.serving.launcher``: serve with the settings of the environment."""
+    from timbrel import settings
+
+    try:
+        serve(settings.load())
+    except TimbrelError as error:
+        _to_stderr(f"error: {error.message}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,175 @@
+"""/docs.json: what the service takes and gives, as OpenAPI 3.1.
+
+BentoML's own document knows neither the GET routes, nor the error envelope, nor a binary answer; this one is put
+together from the same models that check the requests and make the answers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from timbrel.library.bundle import Bundle
+from timbrel.serving.schemas import ErrorAnswer, LocateAnswer, SearchAnswer, SearchOptions, SynthesizeRequest
+
+API_VERSION = "1.0"
+_SCHEMAS = "#/components/schemas/{model}"
+_ERRORS = {
+    400: "The request cannot be answered as it is; the message says what to change.",
+    404: "There is no such patch.",
+    413: "The recording is too large or too long.",
+    422: "The recording does not suit the question, for example: no pitch where one is required.",
+    500: "Something went wrong inside; the service's log tells what.",
+    503: "The service is busy or a model does not answer; try again.",
+    504: "The answer took too long; try again later.",
+}
+
+
+def document(bundle: Bundle) -> dict[str, Any]:
+    """The OpenAPI document of a service over this bundle: the map's limits are the bundle's."""
+    models: list[tuple[type[BaseModel], Any]] = [
+        (ErrorAnswer, "serialization"),
+        (SearchAnswer, "serialization"),
+        (LocateAnswer, "serialization"),
+        (SynthesizeRequest, "validation"),
+        (SearchOptions, "validation"),
+    ]
+    _, definitions = models_json_schema(models, ref_template=_SCHEMAS)
+    schemas = definitions["$defs"]
+    _keep_to_the_map(schemas["SynthesizeRequest"], bundle)
+    options = schemas.pop("SearchOptions")
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Timbrel",
+            "version": API_VERSION,
+            "description": "Which synth patch sounds like this recording, and what does this point of the timbre map "
+            f"sound like? Bundle {bundle.id[:12]}: {len(bundle.patches)} patches.",
+        },
+        "servers": [{"url": "/"}],
+        "paths": {
+            "/search": {"post": _search(options)},
+            "/synthesize": {"post": _synthesize()},
+            "/locate": {"post": _locate()},
+            "/patches/{patch_id}/file": {"get": _patch_file()},
+            "/patches/{patch_id}/preview": {"get": _patch_preview()},
+            "/livez": {"get": _plain("livez", "Whether the process lives.")},
+            "/readyz": {
+                "get": _plain("readyz", "Whether it can answer: 503 while a model server is away.", 503)
+            },
+            "/metrics": {"get": _plain("metrics", "Metrics for Prometheus.")},
+        },
+        "components": {"schemas": schemas},
+    }
+
+
+def _keep_to_the_map(schema: dict[str, Any], bundle: Bundle) -> None:
+    limits = bundle.manifest.map
+    for name in ("x", "y"):
+        schema["properties"][name] |= {"minimum": -limits.radius, "maximum": limits.radius}
+    schema["properties"]["pitch"] |= {"minimum": limits.pitch_low, "maximum": limits.pitch_high}
+    schema["description"] = (
+        f"A place on the timbre map (within {limits.radius:g} of its centre), a key and a length."
+    )
+
+
+def _search(options: dict[str, Any]) -> dict[str, Any]:
+    recording = {"audio": {"type": "string", "contentMediaType": "application/octet-stream"}}
+    return _operation(
+        "search",
+        "Which patches sound like this recording?",
+        _json("SearchAnswer"),
+        (400, 413, 422, 500, 503, 504),
+        requestBody=_form(recording | options["properties"]),
+        parameters=[
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "description": "The same as the form field, which wins where both are sent.",
+                "schema": _in_a_query(schema),
+            }
+            for name, schema in options["properties"].items()
+        ],
+    )
+
+
+def _synthesize() -> dict[str, Any]:
+    body = {"application/json": {"schema": {"$ref": _SCHEMAS.format(model="SynthesizeRequest")}}}
+    return _operation(
+        "synthesize",
+        "What does this place of the timbre map sound like?",
+        {"description": "The note: WAV, 24 kHz, mono, 16 bit.", "content": {"audio/wav": _BINARY}},
+        (400, 413, 500, 503, 504),
+        requestBody={"required": True, "content": body},
+    )
+
+
+def _locate() -> dict[str, Any]:
+    recording = {"audio": {"type": "string", "contentMediaType": "application/octet-stream"}}
+    return _operation(
+        "locate",
+        "Where on the timbre map does this recording lie?",
+        _json("LocateAnswer"),
+        (400, 413, 422, 500, 503, 504),
+        requestBody=_form(recording),
+    )
+
+
+def _patch_file() -> dict[str, Any]:
+    content = {"application/octet-stream": _BINARY, "application/json": {"schema": {"type": "object"}}}
+    answer = {"description": "A .syx file, or the description of a soundfont's preset.", "content": content}
+    return _operation("patch_file", "The patch of a hit.", answer, (404, 500), parameters=[_PATCH_ID])
+
+
+def _patch_preview() -> dict[str, Any]:
+    answer = {"description": "A few seconds of the patch, MP3.", "content": {"audio/mpeg": _BINARY}}
+    return _operation("patch_preview", "The sound of a hit.", answer, (404, 500), parameters=[_PATCH_ID])
+
+
+_BINARY = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+_PATCH_ID = {
+    "name": "patch_id",
+    "in": "path",
+    "required": True,
+    "description": "From a hit of a search.",
+    "schema": {"type": "string", "minLength": 1},
+}
+
+
+def _operation(
+    name: str, summary: str, answer: dict[str, Any], errors: tuple[int, ...], **more: Any
+) -> dict[str, Any]:
+    responses = {"200": answer} | {str(status): _error(status) for status in errors}
+    return {"operationId": name, "summary": summary, "tags": ["Timbrel"], **more, "responses": responses}
+
+
+def _plain(name: str, summary: str, *errors: int) -> dict[str, Any]:
+    answer = {"description": "Yes.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    responses = {"200": answer} | {str(status): _error(status) for status in errors}
+    return {"operationId": name, "summary": summary, "tags": ["Operations"], "responses": responses}
+
+
+def _error(status: int) -> dict[str, Any]:
+    schema = {"$ref": _SCHEMAS.format(model="ErrorAnswer")}
+    return {"description": _ERRORS[status], "content": {"application/json": {"schema": schema}}}
+
+
+def _json(model: str) -> dict[str, Any]:
+    schema = {"$ref": _SCHEMAS.format(model=model)}
+    return {"description": "The answer.", "content": {"application/json": {"schema": schema}}}
+
+
+def _form(properties: dict[str, Any]) -> dict[str, Any]:
+    fields = {name: _in_a_query(schema) for name, schema in properties.items()}
+    schema = {"type": "object", "properties": fields, "required": ["audio"], "additionalProperties": False}
+    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+
+
+def _in_a_query(schema: dict[str, Any]) -> dict[str, Any]:
+    """A query string and a form know no null: what is not sent is not given."""
+    kept = {name: value for name, value in schema.items() if not (name == "default" and value is None)}
+    alternatives = [each for each in kept.pop("anyOf", []) if each != {"type": "null"}]
+    return kept | (alternatives[0] if alternatives else {})

@@ -1,0 +1,134 @@
+"""Child processes that end when they should: with their parent, and with everything they started."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+from timbrel.errors import ConfigurationError
+from timbrel.settings import variable
+
+_PR_SET_PDEATHSIG = 1
+# Loaded before any fork: between fork and exec only async-signal-safe work is allowed.
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def end_with_parent() -> None:
+    """Ask Linux to send this process SIGTERM when the thread that started it is gone, even by SIGKILL."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process in a session of its own, so that the terminal's Ctrl-C reaches only its parent."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @classmethod
+    def start(
+        cls, name: str, command: Sequence[str], *, environment: Mapping[str, str], log: Path, folder: Path
+    ) -> Child:
+        """Start ``command`` in ``folder``; its output goes to ``log``. Call it from the main thread."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+        return cls(name, process, log)
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self, with_signal: signal.Signals, timeout: float) -> bool:
+        """Send the signal and wait until the process and all that it started are gone; after ``timeout`` seconds
+        kill what is left. True if nothing had to be killed.
+        """
+        tree = self._tree()
+        if self.running:
+            self.process.send_signal(with_signal)
+        deadline = time.monotonic() + timeout
+        while self.running or any(map(_alive, tree)):
+            if time.monotonic() > deadline:
+                _kill(tree)
+                self.process.kill()
+                self.process.wait()
+                return False
+            time.sleep(0.05)
+        return True
+
+    def _tree(self) -> list[psutil.Process]:
+        """All that it started: descendants, and what else is in its session (if it is gone itself)."""
+        try:
+            descendants = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            descendants = []
+        known = {process.pid for process in descendants} | {self.process.pid}
+        members = [
+            process for process in psutil.process_iter() if process.pid not in known and self._leads(process)
+        ]
+        return descendants + members
+
+    def _leads(self, process: psutil.Process) -> bool:
+        try:
+            return os.getsid(process.pid) == self.process.pid
+        except OSError:
+            return False
+
+    def last_lines(self, count: int = 5) -> str:
+        """The end of the log, for the message that tells why it died."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n".join(lines[-count:])
+
+
+def _alive(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie, which only its parent can remove, does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def check_port(host: str, port: int, field: str) -> None:
+    """Raise ConfigurationError, naming port and variable, if nothing can listen on ``host:port``."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As servers do: a port whose last connection is in TIME_WAIT counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigurationError(
+                f"port {port} on {host} cannot be used ({reason}): stop what listens there, or set "
+                f"{variable(field)} to a free port"
+            ) from None

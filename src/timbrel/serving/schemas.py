@@ -1,0 +1,197 @@
+"""What goes over HTTP: the fields of each request and each answer, with their limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from timbrel.engine.engine import LONGEST_SECONDS, MAX_HITS, SHORTEST_SECONDS
+from timbrel.engine.results import Hit, Location, Neighbour, Query, SearchResult
+from timbrel.pitch.gate import Decision
+
+Gate = Literal["auto", "require", "off"]
+
+
+def _number_in_text(value: Any) -> Any:
+    """Form fields arrive as text; everything else is left to the strict types."""
+    if isinstance(value, str):
+        text = value.strip()
+        for kind in (int, float):
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """JSON knows one kind of number: 60.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class SearchOptions(BaseModel):
+    """How to search. Sent as form fields beside the recording, or in the query string; the form wins."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    k: Annotated[int, BeforeValidator(_number_in_text)] = Field(
+        10, ge=1, le=MAX_HITS, description="How many patches to return."
+    )
+    gate: Gate = Field(
+        "auto",
+        description="auto: compare at the measured pitch where there is one; require: refuse the recording unless its "
+        "pitch can be measured (422); off: compare at all pitches.",
+    )
+    pitch: Annotated[float | None, BeforeValidator(_number_in_text)] = Field(
+        None, ge=0, le=127, description="MIDI pitch of the recording, instead of the measured one."
+    )
+
+
+class SynthesizeRequest(BaseModel):
+    """A place on the timbre map, a key and a length."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    x: float = Field(description="Place on the map, left to right.")
+    y: float = Field(description="Place on the map, bottom to top.")
+    pitch: Annotated[int, BeforeValidator(_whole)] = Field(ge=0, le=127, description="MIDI key.")
+    seconds: float = Field(4.0, ge=SHORTEST_SECONDS, le=LONGEST_SECONDS, description="Length of the note.")
+
+
+class GateAnswer(BaseModel):
+    decision: Decision = Field(description="What the F0 gate made of the recording's pitch.")
+    reason: str = Field(description="Why, in one sentence.")
+
+
+class QueryAnswer(BaseModel):
+    """What was heard in the recording."""
+
+    f0_hz: float | None = Field(description="Fundamental frequency; null where none was found.")
+    midi: float | None = Field(description="The same as a MIDI pitch.")
+    confidence: float = Field(ge=0, le=1)
+    gate: GateAnswer
+
+    @classmethod
+    def of(cls, query: Query) -> QueryAnswer:
+        gate = GateAnswer(decision=query.gate.decision, reason=query.gate.reason)
+        return cls(
+            f0_hz=query.f0_hz, midi=query.midi, confidence=min(max(query.confidence, 0.0), 1.0), gate=gate
+        )
+
+
+class Links(BaseModel):
+    """Where the patch is to be had, relative to the service."""
+
+    patch: str = Field(
+        description="The patch file: .syx for a DX7 voice, a preset's description for a soundfont."
+    )
+    preview: str = Field(description="A few seconds of its sound, MP3.")
+
+    @classmethod
+    def of(cls, patch_id: str) -> Links:
+        root = f"/patches/{quote(patch_id, safe='')}"
+        return cls(patch=f"{root}/file", preview=f"{root}/preview")
+
+
+class HitAnswer(BaseModel):
+    """A patch that sounds like the recording. Distances are 1 - cosine: 0 equal, 1 unrelated."""
+
+    patch_id: str
+    name: str
+    family: str
+    bank: str
+    pitch: float | None = Field(
+        description="MIDI pitch at which the patch was compared; null where it has none."
+    )
+    stage1_distance: float = Field(description="Distance of the contrastive embeddings.")
+    stage2_distance: float = Field(description="Distance of the style embeddings, by which hits are ordered.")
+    x: float = Field(description="The patch's place on the timbre map.")
+    y: float
+    links: Links
+
+    @classmethod
+    def of(cls, hit: Hit) -> HitAnswer:
+        return cls(
+            patch_id=hit.patch_id,
+            name=hit.name,
+            family=hit.family,
+            bank=hit.bank,
+            pitch=hit.pitch,
+            stage1_distance=hit.stage1_distance,
+            stage2_distance=hit.stage2_distance,
+            x=hit.x,
+            y=hit.y,
+            links=Links.of(hit.patch_id),
+        )
+
+
+class SearchAnswer(BaseModel):
+    """Hits, nearest first; none where the gate found nothing to hear."""
+
+    query: QueryAnswer
+    hits: list[HitAnswer]
+
+    @classmethod
+    def of(cls, result: SearchResult) -> SearchAnswer:
+        return cls(query=QueryAnswer.of(result.query), hits=[HitAnswer.of(hit) for hit in result.hits])
+
+
+class NeighbourAnswer(BaseModel):
+    """A patch near the recording's place; ``distance`` is measured on the map."""
+
+    patch_id: str
+    name: str
+    family: str
+    bank: str
+    x: float
+    y: float
+    distance: float
+    links: Links
+
+    @classmethod
+    def of(cls, neighbour: Neighbour) -> NeighbourAnswer:
+        return cls(
+            patch_id=neighbour.patch_id,
+            name=neighbour.name,
+            family=neighbour.family,
+            bank=neighbour.bank,
+            x=neighbour.x,
+            y=neighbour.y,
+            distance=neighbour.distance,
+            links=Links.of(neighbour.patch_id),
+        )
+
+
+class LocateAnswer(BaseModel):
+    """The recording's place on the timbre map, and the patches nearest to it."""
+
+    x: float
+    y: float
+    query: QueryAnswer
+    nearest: list[NeighbourAnswer]
+
+    @classmethod
+    def of(cls, location: Location) -> LocateAnswer:
+        return cls(
+            x=location.x,
+            y=location.y,
+            query=QueryAnswer.of(location.query),
+            nearest=[NeighbourAnswer.of(neighbour) for neighbour in location.nearest],
+        )
+
+
+class ErrorBody(BaseModel):
+    code: str = Field(description="Stable; may be compared.")
+    message: str = Field(description="One line that says what to do.")
+
+
+class ErrorAnswer(BaseModel):
+    """Every answer with status 400 or above."""
+
+    error: ErrorBody
+
+
+AudioFile = Annotated[Path, Field(description="A recording: WAV, FLAC, OGG, MP3 or AIFF.")]

@@ -1,0 +1,142 @@
+"""Starts the real Triton server from the wheel, without Docker and without a GPU, and ends it without a trace."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from timbrel.errors import ConfigurationError, Unavailable
+from timbrel.library.manifest import MODELS
+from timbrel.serving.processes import Child, check_port
+from timbrel.serving.triton_files import TritonWheel, lay_out_backends, lay_out_models
+from timbrel.settings import Settings
+
+HOST = "127.0.0.1"
+START_SECONDS = 180.0
+STOP_SECONDS = 30.0
+_SHARED_MEMORY = Path("/dev/shm")
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Triton:
+    """A running server: gRPC at ``grpc_url``; ``stop()`` ends it and removes what it left."""
+
+    child: Child
+    folder: Path
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    shared_memory_prefix: str
+
+    @property
+    def grpc_url(self) -> str:
+        return f"{HOST}:{self.grpc_port}"
+
+    @classmethod
+    def start(cls, settings: Settings, wheel: TritonWheel, folder: Path) -> Triton:
+        """Lay out its files in the new folder ``folder`` and start it. ``wait_ready`` tells when it answers.
+
+        Raises ConfigurationError if a port is busy, BundleError if a model is missing.
+        """
+        check_triton_ports(settings)
+        if " " in str(folder):
+            raise ConfigurationError(
+                f"Triton takes no path with spaces such as {folder}: set TIMBREL_STATE to another"
+            )
+        lay_out_backends(wheel, folder / "backends")
+        lay_out_models(settings.bundle, settings.model_repository, folder / "models")
+        # One server's regions are told from another's by the prefix, so that leftovers can be removed safely.
+        prefix = f"{shared_memory_prefix(os.getpid())}{settings.triton_grpc_port}_"
+        child = Child.start(
+            "Triton",
+            _command(settings, wheel, folder, prefix),
+            environment=wheel.environment(os.environ),
+            log=settings.state / "logs" / "triton.log",
+            folder=folder,
+        )
+        ports = (settings.triton_http_port, settings.triton_grpc_port, settings.triton_metrics_port)
+        return cls(child, folder, *ports, prefix)
+
+    def is_ready(self) -> bool:
+        """Whether the server and all of its models answer."""
+        try:
+            with urllib.request.urlopen(
+                f"http://{HOST}:{self.http_port}/v2/health/ready", timeout=2
+            ) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def wait_ready(self, progress: Progress, timeout: float = START_SECONDS) -> None:
+        """Return when every model is loaded; raises Unavailable, with the log's last word, if that never happens."""
+        started = time.monotonic()
+        told = started
+        while not self.is_ready():
+            now = time.monotonic()
+            if not self.child.running:
+                raise Unavailable(f"Triton ended while starting: {self._reason()} (log: {self.child.log})")
+            if now - started > timeout:
+                raise Unavailable(f"Triton was not ready after {timeout:.0f} s: see {self.child.log}")
+            if now - told >= 3:
+                told = now
+                progress(f"Triton is loading {len(MODELS)} models … {now - started:.0f} s")
+            time.sleep(0.1)
+
+    def stop(self) -> bool:
+        """End it and everything it started; True if nothing had to be killed."""
+        clean = self.child.stop(signal.SIGINT, STOP_SECONDS)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_shared_memory(self.shared_memory_prefix)
+        return clean
+
+    def _reason(self) -> str:
+        lines = self.child.log.read_text(errors="replace").splitlines()
+        errors = [line for line in lines if line.startswith("E") or "error:" in line.lower()]
+        return (errors or lines or ["it wrote nothing"])[-1].strip()
+
+
+def check_triton_ports(settings: Settings) -> None:
+    """Raise ConfigurationError if one of Triton's three ports is taken."""
+    for field in ("triton_http_port", "triton_grpc_port", "triton_metrics_port"):
+        check_port(HOST, getattr(settings, field), field)
+
+
+def shared_memory_prefix(owner: int) -> str:
+    """How the names of all shared-memory regions start that servers of this launcher process make."""
+    return f"timbrel_{owner}_"
+
+
+def remove_shared_memory(prefix: str) -> None:
+    """Remove regions that a killed server left in /dev/shm."""
+    for region in _SHARED_MEMORY.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
+
+
+def _command(settings: Settings, wheel: TritonWheel, folder: Path, prefix: str) -> list[str]:
+    return [
+        str(wheel.server),
+        f"--model-repository={folder / 'models'}",
+        f"--backend-directory={folder / 'backends'}",
+        f"--cache-directory={wheel.caches}",
+        "--model-control-mode=explicit",
+        *(f"--load-model={name}" for name in MODELS),
+        f"--http-address={HOST}",
+        f"--http-port={settings.triton_http_port}",
+        f"--grpc-address={HOST}",
+        f"--grpc-port={settings.triton_grpc_port}",
+        f"--metrics-address={HOST}",
+        f"--metrics-port={settings.triton_metrics_port}",
+        f"--backend-config=onnxruntime,shm-region-prefix-name={prefix}",
+        f"--backend-config=python,shm-region-prefix-name={prefix}",
+        "--exit-timeout-secs=10",
+        "--disable-auto-complete-config",
+    ]

@@ -1,0 +1,50 @@
+"""Where the synchronous engine meets the event loop: few threads, a short queue, a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from timbrel.errors import DeadlineExceeded, Unavailable
+
+Result = TypeVar("Result")
+
+
+class Workshop:
+    """Runs functions on ``threads`` threads; at most ``queue`` more may wait.
+
+    A thread cannot be stopped: after its deadline a function runs on, unheard, and keeps its place until it is done.
+    So a slow model makes new requests fail fast instead of piling them up.
+    """
+
+    def __init__(self, *, threads: int, queue: int, deadline_seconds: float) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="timbrel")
+        self._places = threading.BoundedSemaphore(threads + queue)
+        self._deadline = deadline_seconds
+
+    async def run(self, function: Callable[[], Result]) -> Result:
+        """The result of ``function()``.
+
+        Raises Unavailable at once if there is no place, DeadlineExceeded after ``deadline_seconds``.
+        """
+        if not self._places.acquire(blocking=False):
+            raise Unavailable("the service is busy: try again in a few seconds")
+        try:
+            future = self._pool.submit(function)
+        except BaseException:
+            self._places.release()
+            raise
+        future.add_done_callback(lambda _: self._places.release())
+        try:
+            # Cancelling takes back what no thread has begun.
+            return await asyncio.wait_for(asyncio.wrap_future(future), self._deadline)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the answer took longer than {self._deadline:g} s: try again later"
+            ) from None
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)

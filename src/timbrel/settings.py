@@ -1,0 +1,133 @@
+"""What the environment may set when Timbrel serves: one variable per port, address, path and bound.
+
+    variable                     default          meaning
+    TIMBREL_HOST                 127.0.0.1        address the HTTP service listens on (an IP address)
+    TIMBREL_HTTP_PORT            3000             port of the HTTP service
+    TIMBREL_ENGINE               auto             triton | inprocess | auto (Triton where its wheel can run)
+    TIMBREL_TRITON_URL           (empty)          host:port (gRPC) of a Triton that already runs; none is started then
+    TIMBREL_TRITON_HTTP_PORT     8000             ports of the Triton that `timbrel serve` starts, on loopback
+    TIMBREL_TRITON_GRPC_PORT     8001
+    TIMBREL_TRITON_METRICS_PORT  8002
+    TIMBREL_BUNDLE               bundle           folder of the bundle that is served
+    TIMBREL_MODEL_REPOSITORY     model_repository folder of the Triton configurations
+    TIMBREL_STATE                .timbrel         folder for logs and run-time files
+    TIMBREL_WORKERS              2                worker processes of the HTTP service
+    TIMBREL_THREADS              2                computations at the same time, per worker
+    TIMBREL_QUEUE                16               requests that may wait for a thread, per worker
+    TIMBREL_DEADLINE_SECONDS     30               longest time that one answer may take, its upload not counted
+    TIMBREL_MAX_UPLOAD_MIB       64               largest recording, in MiB
+    TIMBREL_MAX_SECONDS          60               longest recording, in seconds
+
+Relative default paths start at the folder that holds ``src/``: the repository, or the root of a built Bento.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from timbrel.audio import Limits
+from timbrel.errors import ConfigurationError
+
+PREFIX = "TIMBREL_"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class EngineKind(StrEnum):
+    AUTO = "auto"
+    TRITON = "triton"
+    INPROCESS = "inprocess"
+
+
+class Settings(BaseModel):
+    """The serving settings, validated whole. Field ``x`` is the variable ``TIMBREL_X``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    http_port: int = Field(3000, ge=1, le=65535)
+    engine: EngineKind = EngineKind.AUTO
+    triton_url: str = ""
+    triton_http_port: int = Field(8000, ge=1, le=65535)
+    triton_grpc_port: int = Field(8001, ge=1, le=65535)
+    triton_metrics_port: int = Field(8002, ge=1, le=65535)
+    bundle: Path = ROOT / "bundle"
+    model_repository: Path = ROOT / "model_repository"
+    state: Path = ROOT / ".timbrel"
+    workers: int = Field(2, ge=1, le=64)
+    threads: int = Field(2, ge=1, le=64)
+    queue: int = Field(16, ge=0, le=10_000)
+    deadline_seconds: float = Field(30.0, gt=0, le=600)
+    max_upload_mib: float = Field(64.0, gt=0, le=1024)
+    max_seconds: float = Field(60.0, gt=0, le=3600)
+
+    @field_validator("host")
+    @classmethod
+    def _is_address(cls, host: str) -> str:
+        # BentoML listens on addresses, not on names.
+        ipaddress.ip_address(host)
+        return host
+
+    @field_validator("triton_url")
+    @classmethod
+    def _is_host_and_port(cls, url: str) -> str:
+        if url and (not url.rpartition(":")[0] or not url.rpartition(":")[2].isdigit() or "/" in url):
+            raise ValueError("must be host:port of Triton's gRPC endpoint, such as 127.0.0.1:8001")
+        return url
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Settings:
+        taken: dict[int, str] = {}
+        for name in ("http_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port"):
+            port = getattr(self, name)
+            if port in taken:
+                raise ValueError(f"{variable(taken[port])} and {variable(name)} are both {port}")
+            taken[port] = name
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """What a recording may be."""
+        return Limits(max_bytes=int(self.max_upload_mib * 2**20), max_seconds=self.max_seconds)
+
+    @property
+    def url(self) -> str:
+        """Where the HTTP service answers."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.http_port}"
+
+
+def variable(field: str) -> str:
+    """Name of the environment variable behind a field of ``Settings``."""
+    return PREFIX + field.upper()
+
+
+def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Settings from the environment; ``overrides`` (command-line options; None means not given) win.
+
+    Raises ConfigurationError that lists every problem on a line of its own.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    for name in Settings.model_fields:
+        text = environment.get(variable(name), "")
+        if text.strip():
+            values[name] = text.strip()
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_line(problem) for problem in error.errors())) from None
+
+
+def _line(problem: Any) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    return f"{variable(str(problem['loc'][0]))}: {message} (got {problem['input']!r})"
