@@ -48,18 +48,21 @@ def measure(
     settings: RecallSettings,
     *,
     banks: Path,
+    library: np.ndarray | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Both conditions: keys that the library was rendered at, and keys that it was not.
 
-    ``banks`` is the folder of the user's soundfonts, which the library's presets of theirs need.
+    ``banks`` is the folder of the user's soundfonts, which the library's presets of theirs need. ``library``
+    int16 [renders, samples] holds the library's renders for the baselines; without it they are made again.
     Raises DataError when a patch of the library cannot be rendered any more.
     """
     bundle = engine.bundle
-    audio = replay_library(
-        bundle.patches, bundle.renders, banks=banks, progress=lambda *n: progress("library", *n)
-    )
-    ranking = _Ranking(engine, audio)
+    if library is None:
+        library = replay_library(
+            bundle.patches, bundle.renders, banks=banks, progress=lambda *n: progress("library", *n)
+        )
+    ranking = _Ranking(engine, library)
     velocities = range(settings.min_velocity, settings.max_velocity + 1)
     conditions: dict[str, Any] = {}
     for name, keys in (("library_keys", None), ("other_keys", OTHER_KEYS)):

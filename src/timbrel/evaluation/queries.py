@@ -18,6 +18,7 @@ from timbrel.encoders.disturb import add_noise
 from timbrel.errors import DataError
 from timbrel.files import sha256_of
 from timbrel.library.tables import Patch, Render
+from timbrel.notes.noteset import NoteSet
 from timbrel.notes.render import RenderJob, render_all
 
 Progress = Callable[[int, int], None]
@@ -102,6 +103,18 @@ def play(
         )
         queries.append(query)
     return queries, mute
+
+
+def stored_library(folder: Path, renders: Sequence[Render]) -> np.ndarray:
+    """The library's renders as the patches stage left them in ``folder``: int16 [renders, samples].
+
+    Raises DataError when the folder holds other notes than the library was made from.
+    """
+    notes = NoteSet.open(folder)
+    rows = notes.select(split="library")
+    if [notes.notes[row].note_id for row in rows] != [render.note_id for render in renders]:
+        raise DataError(f"{folder} holds other notes than the bundle: run `dvc repro`, or remove the folder")
+    return np.asarray(notes.audio[rows])
 
 
 def replay_library(

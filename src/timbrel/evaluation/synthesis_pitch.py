@@ -29,7 +29,7 @@ CLIPPED_AT = 1.0 - 1.0 / 32768.0
 SILENT_RMS = 1e-3
 DIRECT_CURRENT = 0.01
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class _Note:
 
 
 def measure(
-    engine: Engine, settings: SynthesisSettings, *, progress: Progress = lambda done, total: None
+    engine: Engine, settings: SynthesisSettings, *, progress: Progress = lambda what, done, total: None
 ) -> dict[str, Any]:
     """Synthesise, decode and measure every pair."""
     bundle = engine.bundle
@@ -74,7 +74,7 @@ def measure(
         found = estimate_by_swift(audio.samples, audio.sample_rate)
         error = 100.0 * (found.midi - pitch) if found.voiced else math.nan
         notes.append(_Note(patch=patch, pitch=pitch, error_cents=error, defects=defects(audio)))
-        progress(number + 1, settings.pairs)
+        progress("notes", number + 1, settings.pairs)
     return {"bundle": bundle.id, "settings": asdict(settings), "results": _summary(notes)}
 
 

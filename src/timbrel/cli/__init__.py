@@ -1,0 +1,38 @@
+"""``timbrel``: the command line. ``main`` is the entry point; each command is in the module named for what it
+does.
+
+Commands import what they need when they run, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import click
+
+from timbrel.cli.ask import locate, search, synthesize
+from timbrel.cli.embed import embed
+from timbrel.cli.operate import evaluate, serve
+from timbrel.cli.shell import Commands
+
+HELP = """Search synth patches by sound, and play the timbre map.
+
+\b
+  timbrel search clip.wav                  which patch sounds like this recording?
+  timbrel locate clip.wav                  where on the map is it?
+  timbrel synthesize --at 0.2,-0.4         what does that place on the map sound like?
+  timbrel embed *.wav -o vectors.npz       vectors of any number of recordings
+  timbrel serve                            the same over HTTP, with Triton behind it
+
+Everything but `serve` runs in this process and needs only the bundle, which `--bundle` or TIMBREL_BUNDLE
+names (default: the one in the repository). Recordings are WAV, FLAC, OGG, MP3 or AIFF. Exit status: 0, or 2
+with one line that says what to do.
+"""
+
+
+@click.group(cls=Commands, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="timbrel")
+def main() -> None:
+    """See HELP."""
+
+
+for command in (search, synthesize, locate, embed, serve, evaluate):
+    main.add_command(command)

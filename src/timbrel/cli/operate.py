@@ -1,0 +1,138 @@
+"""``timbrel serve`` and ``timbrel evaluate``: running the service, and measuring the bundle."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from timbrel.cli.shell import bundle_option, open_engine
+from timbrel.errors import InputError
+
+PROGRESS_SECONDS = 3.0
+
+
+@click.command(short_help="Start Triton and the HTTP service.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Instead of TIMBREL_HTTP_PORT.")
+@bundle_option
+def serve(port: int | None, bundle: Path | None) -> None:
+    """Start the models in Triton and the HTTP service, and print their addresses. Ctrl-C ends both.
+
+    \b
+    The environment sets the ports and the rest; the ones most wanted:
+      TIMBREL_HTTP_PORT   where HTTP listens, on 127.0.0.1 (default 3000)
+      TIMBREL_HOST        another address to listen on
+      TIMBREL_ENGINE      triton, inprocess, or auto (Triton where its wheel can run)
+      TIMBREL_BUNDLE      another bundle
+      TIMBREL_WORKERS     worker processes (default 2)
+    """
+    from timbrel.serving import launcher
+    from timbrel.settings import load
+
+    launcher.serve(load(http_port=port, bundle=bundle))
+
+
+@click.group(short_help="Measure what the bundle does.")
+def evaluate() -> None:
+    """Measure what the bundle does, on real renders and real decoded audio.
+
+    The same figures come from `dvc repro evaluate`, which writes them to reports/.
+    """
+
+
+def _evaluation(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that the measurements share."""
+    command = click.option("--seed", default=20, show_default=True, help="Of the random choice.")(command)
+    command = click.option(
+        "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the report there, too."
+    )(command)
+    return bundle_option(command)
+
+
+@evaluate.command("search")
+@click.option(
+    "--patches", default=200, show_default=True, type=click.IntRange(1), help="Random library patches."
+)
+@click.option("--noise-db", default=30.0, show_default=True, help="White noise this far below each note.")
+@click.option(
+    "--velocities",
+    nargs=2,
+    type=click.IntRange(1, 127),
+    default=(60, 127),
+    show_default=True,
+    metavar="LOW HIGH",
+)
+@click.option(
+    "--banks", type=click.Path(path_type=Path), default=Path("banks"), show_default=True,
+    help="The folder of your soundfonts, if the library holds presets of theirs.",
+)  # fmt: skip
+@_evaluation
+def evaluate_search(
+    patches: int, noise_db: float, velocities: tuple[int, int], banks: Path, seed: int, output: Path | None,
+    bundle: Path | None,
+) -> None:  # fmt: skip
+    """Does a note of a library patch, at another velocity and with light noise, find its patch?
+
+    Renders with the patches' own engines (`pip install timbrel[pipeline]`). Beside the shipped search: stage
+    1 alone, stage 2 alone, MFCC and mel baselines, with and without the pitch gate.
+
+    \b
+    Example:
+      timbrel evaluate search --patches 50
+    """
+    from timbrel.evaluation.patch_recall import RecallSettings, measure
+
+    low, high = velocities
+    if low > high:
+        raise InputError("--velocities takes the lower one first")
+    settings = RecallSettings(
+        patches=patches, noise_db=noise_db, min_velocity=low, max_velocity=high, seed=seed
+    )
+    with open_engine(bundle) as engine:
+        _finish(measure(engine, settings, banks=banks, progress=_Progress()), output)
+
+
+@evaluate.command("synthesis")
+@click.option(
+    "--pairs", default=200, show_default=True, type=click.IntRange(1), help="Random (place, pitch) pairs."
+)
+@click.option("--seconds", default=2.0, show_default=True, help="Length of each note.")
+@_evaluation
+def evaluate_synthesis(
+    pairs: int, seconds: float, seed: int, output: Path | None, bundle: Path | None
+) -> None:
+    """Does a synthesised note have the pitch that was asked for, and is it a clean note?
+
+    \b
+    Example:
+      timbrel evaluate synthesis --pairs 50
+    """
+    from timbrel.evaluation.synthesis_pitch import SynthesisSettings, measure
+
+    settings = SynthesisSettings(pairs=pairs, seconds=seconds, seed=seed)
+    with open_engine(bundle) as engine:
+        _finish(measure(engine, settings, progress=_Progress()), output)
+
+
+def _finish(content: dict[str, Any], output: Path | None) -> None:
+    from timbrel.evaluation.report import rounded, write_report
+
+    if output is not None:
+        write_report(output, content)
+    click.echo(json.dumps(rounded(content), indent=2, ensure_ascii=False))
+
+
+class _Progress:
+    """A line on stderr every few seconds."""
+
+    def __init__(self) -> None:
+        self._told_at = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
+            self._told_at = time.monotonic()
+            click.echo(f"{what}: {done} of {total}", err=True)
