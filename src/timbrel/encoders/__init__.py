@@ -1,0 +1,13 @@
+"""From a sound to vectors in which near means similar in tone colour.
+
+    frontend    onset, three seconds, level: what every encoder hears          numpy
+    filterbank  the mel scale: frames, window, filters                         numpy
+    baselines   MFCC and mel averages: what a trained encoder has to beat      numpy
+    disturb     noise, equaliser, room, lead-in on waveforms                   numpy
+    retrieval   recall@k of one set of vectors                                 numpy
+    mel, timbre, style      the network                                        torch
+    augment, contrastive, batches, training                                    torch
+    storage, export         safetensors, ONNX                                  torch
+
+Serving imports the numpy modules only; the network reaches it as ``timbre_encoder.onnx``.
+"""

@@ -1,0 +1,134 @@
+"""The timbre network: a small residual convolution net over a log-mel picture, two vectors from one pass.
+
+    audio [b, 72000] ─► power mel [b, 80, 120] ─► log ─► stem ─► body1 … body5
+                                                          │        │         │
+                                                          └── style of all ──┼──► stage2 [b, d2]
+                                                                             └──► head ──► stage1 [b, d1]
+
+The stem looks at 7 frames (about 0.2 s) and keeps every fourth frame: the shape of an attack is in its
+channels. A second input channel carries each band's position, so that a channel may mean "bright" and not
+only "rising". Plain 3 x 3 convolutions: they become matrix products, which two CPU cores are good at, unlike
+depthwise ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from timbrel.encoders import filterbank
+from timbrel.encoders.mel import PowerMel, log_mel
+from timbrel.encoders.style import WeightedStyle, statistics
+
+_HIDDEN = 256  # width of the head's hidden layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """``channels``: of the stem and the three resolutions after it. ``embedding_size``: d1."""
+
+    channels: tuple[int, int, int, int]
+    embedding_size: int
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut; ``stride`` 2 halves bands and frames."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.first_norm = nn.BatchNorm2d(outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.second_norm = nn.BatchNorm2d(outputs)
+        self.shortcut = (
+            nn.Identity()
+            if stride == 1 and inputs == outputs
+            else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        inner = functional.relu(self.first_norm(self.first(maps)))
+        return functional.relu(self.second_norm(self.second(inner)) + self.shortcut(maps))
+
+
+class TimbreNetwork(nn.Module):
+    """Log-mel pictures ``[b, 80, 120]`` to both vectors."""
+
+    position: Tensor
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        stem, low, middle, high = shape.channels
+        self.stem = nn.Sequential(
+            nn.Conv2d(2, stem, (5, 7), (2, 4), (2, 3), bias=False), nn.BatchNorm2d(stem), nn.ReLU()
+        )
+        self.body = nn.ModuleDict(
+            {
+                "body1": Residual(stem, low, 2),
+                "body2": Residual(low, middle, 2),
+                "body3": Residual(middle, middle, 1),
+                "body4": Residual(middle, high, 2),
+                "body5": Residual(high, high, 1),
+            }
+        )
+        bands = filterbank.BANDS // 16
+        self.head = nn.Sequential(
+            nn.Linear(2 * high * bands, _HIDDEN, bias=False),
+            nn.BatchNorm1d(_HIDDEN),
+            nn.ReLU(),
+            nn.Linear(_HIDDEN, shape.embedding_size),
+        )
+        self.style = WeightedStyle(2 * (stem + low + 2 * middle + 2 * high))
+        position = torch.linspace(-1.0, 1.0, filterbank.BANDS).reshape(1, 1, -1, 1)
+        self.register_buffer("position", position, persistent=False)
+
+    @property
+    def style_size(self) -> int:
+        """d2, the length of the style vector."""
+        return self.style.log_weight.numel()
+
+    def blocks(self, picture: Tensor) -> dict[str, Tensor]:
+        """Feature maps ``[b, channels, bands, frames]`` of every block, by name, in order."""
+        values = picture.unsqueeze(1)
+        values = torch.cat([values, torch.zeros_like(values) + self.position], dim=1)
+        maps = {"stem": self.stem(values.contiguous(memory_format=torch.channels_last))}
+        values = maps["stem"]
+        for name, block in self.body.items():
+            values = maps[name] = block(values)
+        return maps
+
+    def embed(self, last: Tensor) -> Tensor:
+        """The last block's maps to stage 1: mean and deviation over time, per channel and band, then the head."""
+        mean = last.mean(dim=3)
+        deviation = torch.sqrt((last - mean[..., None]).square().mean(dim=3) + 1e-5)
+        return functional.normalize(self.head(torch.cat([mean, deviation], dim=1).flatten(1)), dim=1)
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns stage 1 ``[b, d1]`` and stage 2 ``[b, d2]``, both of length 1."""
+        maps = self.blocks(picture)
+        return self.embed(maps["body5"]), self.style(statistics(maps))
+
+
+class TimbreEncoder(nn.Module):
+    """Clips ``[b, 72000]`` as ``frontend.clip`` makes them to stage 1 ``[b, d1]`` and stage 2 ``[b, d2]``."""
+
+    def __init__(self, network: TimbreNetwork) -> None:
+        super().__init__()
+        self.mel = PowerMel()
+        self.network = network
+
+    def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        stage1, stage2 = self.network(log_mel(self.mel(audio)))
+        return stage1, stage2
+
+
+def build(channels: Sequence[int], embedding_size: int) -> TimbreNetwork:
+    """A network with fresh weights, laid out for the convolutions of a CPU."""
+    stem, low, middle, high = channels
+    shape = Shape(channels=(stem, low, middle, high), embedding_size=embedding_size)
+    return TimbreNetwork(shape).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

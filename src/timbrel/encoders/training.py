@@ -1,0 +1,132 @@
+"""Training of the timbre network by contrast.
+
+A step sees two notes of each of a few dozen instruments, each note under conditions of its own. Stage 1 and
+stage 2 get the same loss each: both have to know an instrument again at another pitch and velocity, among
+others at the same pitch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from timbrel.encoders.augment import augment, level, step_random
+from timbrel.encoders.batches import Sampler, Sounds
+from timbrel.encoders.contrastive import supervised_nt_xent
+from timbrel.encoders.mel import log_mel
+from timbrel.encoders.style import statistics
+from timbrel.encoders.timbre import TimbreNetwork
+from timbrel.training import Report, step_generator, train
+
+_WARM_UP = 0.05  # share of the steps
+_WEIGHT_DECAY = 0.02
+_CLIP_NORM = 5.0
+_VALIDATIONS = 6
+_FIT_NOTES = 4_096
+_BATCH = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to train. ``style_weight``: worth of stage 2's loss against stage 1's."""
+
+    steps: int
+    batch_instruments: int
+    learning_rate: float
+    temperature: float
+    style_weight: float
+    near_pitch_share: float
+    seed: int
+
+
+def train_encoder(
+    network: TimbreNetwork,
+    sounds: Sounds,
+    settings: Settings,
+    *,
+    report: Report,
+    validate: Callable[[TimbreNetwork], dict[str, float]],
+    device: torch.device,
+    checkpoint: Path | None = None,
+) -> None:
+    """Train ``network`` in place, and fit its style statistics; it is left in evaluation mode on the CPU.
+
+    ``report`` gets the losses every 25 steps and ``validate``'s figures six times on the way.
+    """
+    network.to(device)
+    sampler = Sampler(sounds, size=settings.batch_instruments, near_pitch_share=settings.near_pitch_share)
+    optimizer = torch.optim.AdamW(_groups(network), lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: learning_rate_factor(i, settings.steps))
+    labels = torch.arange(sampler.size, device=device).repeat(2)
+    every = max(1, settings.steps // _VALIDATIONS)
+
+    def step(i: int) -> dict[str, float]:
+        network.train()
+        rng = step_generator(settings.seed, i)
+        rows = sampler.draw(rng)
+        power = augment(sounds.power(rows).to(device), step_random(rng))
+        stage1, stage2 = network(log_mel(power))
+        contrast = supervised_nt_xent(stage1, labels, settings.temperature)
+        style = supervised_nt_xent(stage2, labels, settings.temperature)
+        optimizer.zero_grad(set_to_none=True)
+        (contrast + settings.style_weight * style).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), _CLIP_NORM)
+        optimizer.step()
+        rate = schedule.get_last_lr()[0]
+        schedule.step()
+        if (i + 1) % every == 0 and i + 1 < settings.steps:
+            network.eval()
+            report(i + 1, validate(network))
+        return {"stage1_loss": contrast.item(), "stage2_loss": style.item(), "learning_rate": rate}
+
+    state = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    train(step, steps=settings.steps, state=state, report=report, report_every=25, checkpoint=checkpoint)
+    network.eval()
+    network.style.fit(_raw_style(network, sounds, settings.seed, device))
+    network.to("cpu")
+
+
+def learning_rate_factor(i: int, steps: int) -> float:
+    """A linear rise over the first 5 % of the steps, then half a cosine down to 1 %."""
+    warm_up = max(1, round(_WARM_UP * steps))
+    if i < warm_up:
+        return (i + 1) / warm_up
+    done = (i - warm_up) / max(1, steps - warm_up)
+    return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+@torch.no_grad()
+def embed(network: TimbreNetwork, sounds: Sounds) -> tuple[np.ndarray, np.ndarray]:
+    """Stage 1 ``[n, d1]`` and stage 2 ``[n, d2]`` of undisturbed notes, on the network's device."""
+    device = next(network.parameters()).device
+    first, second = [], []
+    for start in range(0, len(sounds.instrument), _BATCH):
+        rows = np.arange(start, min(start + _BATCH, len(sounds.instrument)))
+        stage1, stage2 = network(log_mel(sounds.power(rows).to(device)))
+        first.append(stage1.cpu().numpy())
+        second.append(stage2.cpu().numpy())
+    return np.concatenate(first), np.concatenate(second)
+
+
+@torch.no_grad()
+def _raw_style(network: TimbreNetwork, sounds: Sounds, seed: int, device: torch.device) -> Iterator[Tensor]:
+    """Raw style statistics of training notes, half of them under conditions: what a search has to tell apart."""
+    rng = np.random.default_rng((seed, 1))
+    rows = rng.permutation(len(sounds.instrument))[:_FIT_NOTES]
+    for number, start in enumerate(range(0, len(rows), _BATCH)):
+        power = sounds.power(rows[start : start + _BATCH]).to(device)
+        power = augment(power, step_random(rng)) if number % 2 else level(power)
+        yield statistics(network.blocks(log_mel(power))).cpu()
+
+
+def _groups(network: TimbreNetwork) -> list[dict[str, object]]:
+    """Weight decay for matrices and kernels only, not for scales, shifts and style weights."""
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    free = [p for p in network.parameters() if p.ndim <= 1]
+    return [{"params": decayed, "weight_decay": _WEIGHT_DECAY}, {"params": free, "weight_decay": 0.0}]

@@ -1,0 +1,73 @@
+"""How well do notes find their patch? The same question for the network and for its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+
+from timbrel.encoders.baselines import BASELINES
+from timbrel.encoders.batches import prepare
+from timbrel.encoders.disturb import add_noise, lead_in
+from timbrel.encoders.frontend import clip
+from timbrel.encoders.retrieval import recall
+from timbrel.encoders.timbre import TimbreNetwork
+from timbrel.encoders.training import embed
+
+QUERY_SNR_DB = 30.0
+QUERY_LEAD_IN_SECONDS = 0.5
+_CHUNK = 64
+
+Note = Callable[[int], np.ndarray]
+
+
+class Validation:
+    """Notes of patches that were never trained on, in light noise and after a silence, look for their patch.
+
+    ``audio(i)`` gives note ``i`` as float ``[samples]`` at 24 kHz, ``labels[i]`` its patch, ``pitches[i]``
+    its MIDI key. ``asked`` are the notes that are looked up; the others only make the list longer. A patch is
+    found by another of its notes, the nearest in pitch, which has another pitch and velocity: see
+    ``retrieval.recall``.
+    """
+
+    def __init__(
+        self, audio: Note, labels: np.ndarray, pitches: np.ndarray, asked: np.ndarray, seed: int
+    ) -> None:
+        self._audio, self._labels, self._pitches, self._asked, self._seed = (
+            audio,
+            labels,
+            pitches,
+            asked,
+            seed,
+        )
+        self._gallery = prepare(audio, labels, pitches)
+        self._queries = prepare(self._recorded, labels[asked], pitches[asked])
+
+    def __call__(self, network: TimbreNetwork) -> dict[str, float]:
+        """Recall at 1 and 10 of both stages, by name: ``stage1.recall1`` and so on."""
+        gallery, queries = embed(network, self._gallery), embed(network, self._queries)
+        return self._recall("stage1", queries[0], gallery[0]) | self._recall("stage2", queries[1], gallery[1])
+
+    def baselines(self) -> dict[str, float]:
+        """The same figures, ``baselines.mfcc.recall1`` and so on, of vectors that need no training."""
+        figures: dict[str, float] = {}
+        for name, encode in BASELINES.items():
+            gallery = np.concatenate([encode(clips) for clips in _clips(self._audio, len(self._labels))])
+            queries = np.concatenate([encode(clips) for clips in _clips(self._recorded, len(self._asked))])
+            figures |= self._recall(f"baselines.{name}", queries, gallery)
+        return figures
+
+    def _recorded(self, i: int) -> np.ndarray:
+        """Query ``i``: the note after a silence, all of it in noise."""
+        rng = np.random.default_rng((self._seed, i))
+        return add_noise(lead_in(self._audio(int(self._asked[i])), QUERY_LEAD_IN_SECONDS), QUERY_SNR_DB, rng)
+
+    def _recall(self, name: str, queries: np.ndarray, gallery: np.ndarray) -> dict[str, float]:
+        find = partial(recall, labels=self._labels, pitches=self._pitches, asked=self._asked)
+        return {f"{name}.recall{k}": value for k, value in find(queries, gallery).items()}
+
+
+def _clips(audio: Note, count: int) -> Iterator[np.ndarray]:
+    for start in range(0, count, _CHUNK):
+        yield np.stack([clip(audio(i)) for i in range(start, min(start + _CHUNK, count))])
