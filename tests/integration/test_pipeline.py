@@ -127,8 +127,14 @@ def test_every_stage_is_one_finished_run_with_its_parameters_and_metrics(built: 
         assert run.data.metrics, stage
         assert run.data.tags["mlflow.source.git.commit"] == revision
         report = json.loads((built.root / f"reports/stages/{stage}.json").read_text())
-        assert set(report["metrics"]) == set(run.data.metrics)
-    for stage, loss in (("codec", "loss"), ("encoder", "stage1_loss"), ("vae", "loss"), ("generator", "loss")):
+        assert report["metrics"]
+        assert set(report["metrics"]) <= set(run.data.metrics)
+    for stage, loss in (
+        ("codec", "loss"),
+        ("encoder", "stage1_loss"),
+        ("vae", "loss"),
+        ("generator", "loss"),
+    ):
         run_id = runs[stage].info.run_id
         assert runs[stage].inputs.dataset_inputs, f"{stage} names no data set"
         assert len(client.get_metric_history(run_id, loss)) >= 1
@@ -164,6 +170,7 @@ def test_the_bundle_answers_a_synthesis(engine: Engine) -> None:
     ("section", "name", "value", "expected"),
     [
         ("library", "candidates", 101, {"library", "index", "bundle"}),
+        ("patches", "banks", "banks/", {"patches", "evaluate"}),
         ("evaluation", "seed", 21, {"evaluate"}),
         ("generator", "steps", 21, {"generator"}),
     ],

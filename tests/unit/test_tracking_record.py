@@ -77,6 +77,17 @@ def test_a_run_holds_what_the_stage_told(checkout: Path) -> None:
     assert (checkout / "reports/history/codec.csv").read_text() == "step,loss\n10,0.5\n20,0.25\n"
 
 
+def test_without_a_curve_the_report_holds_final_figures_only(checkout: Path) -> None:
+    with stage_run("notes", {}, checkout, curve=False) as record:
+        record.metrics({"presets_done": 3.0}, step=3)
+        record.metrics({"instruments": 96.0})
+    assert json.loads((checkout / "reports/stages/notes.json").read_text())["metrics"] == {
+        "instruments": 96.0
+    }
+    assert not (checkout / "reports/history").exists()
+    assert only_run(checkout)[1].data.metrics == {"presets_done": 3.0, "instruments": 96.0}
+
+
 def test_an_exception_marks_the_run_failed_and_leaves_no_report(checkout: Path) -> None:
     def broken() -> None:
         with stage_run("vae", {}, checkout) as record:

@@ -18,5 +18,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "library": ("library",),
     "index": ("library",),
     "bundle": (),
-    "evaluate": ("evaluation",),
+    "evaluate": ("patches", "evaluation"),
 }
+
+# The stages whose steps are a training's curve; the others report steps only to show how far they are.
+TRAININGS = ("codec", "encoder", "vae", "generator")

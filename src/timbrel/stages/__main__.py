@@ -9,7 +9,7 @@ from pathlib import Path
 
 from timbrel.errors import TimbrelError
 from timbrel.params import load
-from timbrel.stages import STAGES
+from timbrel.stages import STAGES, TRAININGS
 from timbrel.tracking import stage_run
 
 
@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         params = load(options.params)  # the whole file, before any work
         module = importlib.import_module(f"timbrel.stages.{stage}")
-        with stage_run(stage, params.model_dump(mode="json", include=set(STAGES[stage])), root) as record:
+        settings = params.model_dump(mode="json", include=set(STAGES[stage]))
+        with stage_run(stage, settings, root, curve=stage in TRAININGS) as record:
             print(f"[{stage}] begins", flush=True)
             module.run(params, root, record)
         print(f"[{stage}] done in {record.seconds:.0f} s", flush=True)

@@ -94,8 +94,12 @@ class Record:
 
 
 @contextmanager
-def stage_run(stage: str, parameters: Mapping[str, object], root: Path) -> Iterator[Record]:
+def stage_run(
+    stage: str, parameters: Mapping[str, object], root: Path, *, curve: bool = True
+) -> Iterator[Record]:
     """Open the run of ``stage`` in the store of the checkout at ``root``.
+
+    Without ``curve``, values with a step only tell how far the stage is: MLflow keeps them, the report does not.
 
     ``parameters`` are nested plain values; they are logged under their dotted paths. The run also carries the git
     revision, whether the tree had changes, and the hash of ``dvc.lock``.
@@ -111,7 +115,7 @@ def stage_run(stage: str, parameters: Mapping[str, object], root: Path) -> Itera
             client.log_batch(record.run_id, params=params[start : start + BATCH])
         yield record
         client.set_tag(record.run_id, "timbrel.device", device())
-        _write_reports(record, root)
+        _write_reports(record, root, curve)
     except BaseException:
         client.set_terminated(record.run_id, "FAILED")
         raise
@@ -147,10 +151,12 @@ def device() -> str:
     return "cpu"
 
 
-def _write_reports(record: Record, root: Path) -> None:
+def _write_reports(record: Record, root: Path, curve: bool) -> None:
+    steps = set() if curve else {name for row in record.history.values() for name in row}
+    metrics = {name: value for name, value in record.final.items() if name not in steps}
     summary = root / "reports" / "stages" / f"{record.stage}.json"
-    write_summary(summary, seconds=record.seconds, device=device(), metrics=record.final)
-    if record.history:
+    write_summary(summary, seconds=record.seconds, device=device(), metrics=metrics)
+    if curve and record.history:
         write_history(root / "reports" / "history" / f"{record.stage}.csv", record.history)
 
 
