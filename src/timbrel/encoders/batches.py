@@ -92,6 +92,15 @@ def _faster(audio: np.ndarray, semitones: float) -> np.ndarray:
     )
 
 
+def some_of_each(instruments: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Indices of at most ``most`` notes of each instrument, chosen at random, in ascending order."""
+    shuffled = np.random.default_rng(seed).permutation(len(instruments))
+    order = shuffled[np.argsort(instruments[shuffled], kind="stable")]
+    _, starts, counts = np.unique(instruments[order], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(starts, counts)
+    return np.sort(order[rank < most])
+
+
 class Sampler:
     """Draws batches: two different notes of each of ``size`` instruments (one note twice where it has only one)."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from pathlib import Path
@@ -29,7 +28,6 @@ def export(network: TimbreNetwork, path: Path) -> float:
     """
     model = TimbreEncoder(network).eval()
     example = torch.zeros(2, CLIP_SAMPLES)
-    buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -44,8 +42,7 @@ def export(network: TimbreNetwork, path: Path) -> float:
             verbose=False,
         )
     assert program is not None
-    program.save(buffer)
-    content = buffer.getvalue()
+    content = program.model_proto.SerializeToString()
     difference = parity(model, content)
     if not difference <= TOLERANCE:
         raise DataError(

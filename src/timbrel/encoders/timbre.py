@@ -131,4 +131,4 @@ def build(channels: Sequence[int], embedding_size: int) -> TimbreNetwork:
     """A network with fresh weights, laid out for the convolutions of a CPU."""
     stem, low, middle, high = channels
     shape = Shape(channels=(stem, low, middle, high), embedding_size=embedding_size)
-    return TimbreNetwork(shape).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return TimbreNetwork(shape).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

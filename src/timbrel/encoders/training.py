@@ -22,7 +22,7 @@ from timbrel.encoders.contrastive import supervised_nt_xent
 from timbrel.encoders.mel import log_mel
 from timbrel.encoders.style import statistics
 from timbrel.encoders.timbre import TimbreNetwork
-from timbrel.training import Report, step_generator, train
+from timbrel.training import Report, Stateful, step_generator, train
 
 _WARM_UP = 0.05  # share of the steps
 _WEIGHT_DECAY = 0.02
@@ -75,17 +75,17 @@ def train_encoder(
         contrast = supervised_nt_xent(stage1, labels, settings.temperature)
         style = supervised_nt_xent(stage2, labels, settings.temperature)
         optimizer.zero_grad(set_to_none=True)
-        (contrast + settings.style_weight * style).backward()  # type: ignore[no-untyped-call]
+        (contrast + settings.style_weight * style).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), _CLIP_NORM)
         optimizer.step()
-        rate = schedule.get_last_lr()[0]
+        rate = float(schedule.get_last_lr()[0])
         schedule.step()
         if (i + 1) % every == 0 and i + 1 < settings.steps:
             network.eval()
             report(i + 1, validate(network))
         return {"stage1_loss": contrast.item(), "stage2_loss": style.item(), "learning_rate": rate}
 
-    state = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    state: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "schedule": schedule}
     train(step, steps=settings.steps, state=state, report=report, report_every=25, checkpoint=checkpoint)
     network.eval()
     network.style.fit(_raw_style(network, sounds, settings.seed, device))

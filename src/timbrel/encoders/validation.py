@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -51,11 +51,11 @@ class Validation:
 
     def baselines(self) -> dict[str, float]:
         """The same figures, ``baselines.mfcc.recall1`` and so on, of vectors that need no training."""
+        gallery = _encode(self._audio, len(self._labels))
+        queries = _encode(self._recorded, len(self._asked))
         figures: dict[str, float] = {}
-        for name, encode in BASELINES.items():
-            gallery = np.concatenate([encode(clips) for clips in _clips(self._audio, len(self._labels))])
-            queries = np.concatenate([encode(clips) for clips in _clips(self._recorded, len(self._asked))])
-            figures |= self._recall(f"baselines.{name}", queries, gallery)
+        for name in BASELINES:
+            figures |= self._recall(f"baselines.{name}", queries[name], gallery[name])
         return figures
 
     def _recorded(self, i: int) -> np.ndarray:
@@ -68,6 +68,11 @@ class Validation:
         return {f"{name}.recall{k}": value for k, value in find(queries, gallery).items()}
 
 
-def _clips(audio: Note, count: int) -> Iterator[np.ndarray]:
+def _encode(audio: Note, count: int) -> dict[str, np.ndarray]:
+    """Every baseline's vectors of notes ``0 .. count - 1``; their clips are made once, some at a time."""
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in BASELINES}
     for start in range(0, count, _CHUNK):
-        yield np.stack([clip(audio(i)) for i in range(start, min(start + _CHUNK, count))])
+        clips = np.stack([clip(audio(i)) for i in range(start, min(start + _CHUNK, count))])
+        for name, encode in BASELINES.items():
+            parts[name].append(encode(clips))
+    return {name: np.concatenate(vectors) for name, vectors in parts.items()}

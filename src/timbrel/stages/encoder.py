@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from timbrel.encoders.batches import Sounds, join, prepare
+from timbrel.encoders.batches import Sounds, join, prepare, some_of_each
 from timbrel.encoders.storage import save
 from timbrel.encoders.timbre import build
 from timbrel.encoders.training import Settings, train_encoder
@@ -17,6 +17,9 @@ from timbrel.notes.noteset import NoteSet, publish_folder
 from timbrel.params import Params
 from timbrel.tracking import Record
 from timbrel.training import pick_device, seed_everything
+
+RESAMPLED_NOTES = 6
+"""Notes of each resampled instrument: enough to pair, and quick to make."""
 
 
 def run(params: Params, root: Path, record: Record) -> None:
@@ -85,6 +88,10 @@ def _validation(patches: NoteSet, seed: int) -> Validation:
 def _sounds(notes: NoteSet, seed: int, resampled: bool) -> Sounds:
     """The training notes of one set: nothing of validation, test or the library."""
     rows = notes.select(split="train")
+    if resampled:
+        rows = rows[
+            some_of_each(np.array([notes.notes[row].instrument for row in rows]), RESAMPLED_NOTES, seed)
+        ]
     chosen = [notes.notes[row] for row in rows]
     sounding = [note.f0_midi if np.isfinite(note.f0_midi) else note.pitch for note in chosen]
     return prepare(
