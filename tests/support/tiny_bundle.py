@@ -17,10 +17,11 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from support.tiny_models import tone, write_tiny_models
 
+from support.tiny_models import tone, write_tiny_models
 from timbrel.engine.onnx_models import OnnxModels
 from timbrel.files import sha256_of
 from timbrel.library.build import build_index, build_library
@@ -75,22 +76,26 @@ def build_tiny_bundle(folder: Path) -> Bundle:
     )
     models.close()
     build_index(parts / "library").save(parts / "index")
-    sources = {
-        name: ModelSource(
+    return Bundle.build(folder, **bundle_parts(parts))
+
+
+def bundle_parts(parts: Path) -> dict[str, Any]:
+    """What ``Bundle.build`` wants, from the folder that ``build_tiny_bundle`` leaves beside a bundle."""
+    models = {
+        path.stem: ModelSource(
             path=path, entry=describe_model(path, source="worked out for tests", licence="CC0-1.0")
         )
-        for name, path in paths.items()
+        for path in (parts / "models").glob("*.onnx")
     }
-    return Bundle.build(
-        folder,
-        models=sources,
-        library=parts / "library",
-        index=parts / "index",
-        pitches=range(48, 73),
-        search=SearchEntry(candidates=100, window_semitones=1),
-        data=[DataSource(name="tones", source="additive synthesis", licence="CC0-1.0")],
-        provenance=Provenance(git_revision="0" * 40, params_sha256="0" * 64),
-    )
+    return {
+        "models": models,
+        "library": parts / "library",
+        "index": parts / "index",
+        "pitches": range(48, 73),
+        "search": SearchEntry(candidates=100, window_semitones=1),
+        "data": [DataSource(name="tones", source="additive synthesis", licence="CC0-1.0")],
+        "provenance": Provenance(git_revision="0" * 40, params_sha256="0" * 64),
+    }
 
 
 def write_tiny_patches(folder: Path) -> None:

@@ -4,7 +4,7 @@ They are worked out, not trained: spectra of additive tones span a 128-dimension
 it give the map and the generator, a bank of log-spaced filters is the timbre encoder. So a search finds the
 sound that was asked for and a synthesised note has its pitch, within milliseconds and without torch.
 
-    tone(pitch, x, y): partial h has amplitude h^(x - 1.6), even ones times (1 - 0.45 (1 + y))
+    tone(pitch, x, y): partial h has amplitude h^(x - 1.6), even ones 8 (1 + y) dB less
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def tone(pitch: float, x: float, y: float, *, seconds: float = 4.0, held: float 
     f0 = 440 * 2 ** ((pitch - 69) / 12)
     audio = np.zeros_like(time)
     for h in range(1, int(11_000 / f0) + 1):
-        level = h ** (x - 1.6) * (1 if h % 2 else 1 - 0.45 * (1 + y))
+        level = h ** (x - 1.6) * (1 if h % 2 else 10 ** (-0.4 * (1 + y)))
         audio += level * np.sin(2 * np.pi * h * f0 * time + 0.7 * h * h)
     envelope = np.minimum(time / 0.01, 1) * np.exp(-np.maximum(time - held, 0) / 0.15)
     audio *= envelope
@@ -75,12 +75,13 @@ def _code() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _timbre_encoder() -> onnx.GraphProto:
-    """Cosine and sine filters at 48 log-spaced frequencies; mean and deviation of their log power over time."""
+    """Cosine and sine filters at 48 log-spaced frequencies; level and spread of their power over time."""
     size, hop = 1024, 1200
-    time = np.arange(size) / SAMPLE_RATE
-    centres = np.geomspace(100, 10_000, FILTERS)
-    window = np.hanning(size) / size
-    phase = 2 * np.pi * centres[:, None] * time
+    time = (np.arange(size) - size / 2) / SAMPLE_RATE
+    centres = np.geomspace(100, 10_000, FILTERS)[:, None]
+    # Gaussian windows of 1.3 periods: filters of about a third of an octave, so that a few cents change nothing.
+    window = np.exp(-0.5 * (time * centres / 1.3) ** 2) * centres / 10_000
+    phase = 2 * np.pi * centres * time
     kernels = np.concatenate([np.cos(phase) * window, np.sin(phase) * window])[:, None].astype(np.float32)
     mix, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((FILTERS, FILTERS)))
     constants = {
@@ -99,14 +100,15 @@ def _timbre_encoder() -> onnx.GraphProto:
         node("Mul", ["parts", "parts"], ["squares"]),
         node("Reshape", ["squares", "pair"], ["pairs"]),
         node("ReduceSum", ["pairs", "pair_axis"], ["power"], keepdims=0),
-        node("Add", ["power", "floor"], ["floored"]),
-        node("Log", ["floored"], ["log"]),
-        node("ReduceMean", ["log"], ["mean_kept"], axes=[2]),
-        node("Sub", ["log", "mean_kept"], ["deviation"]),
-        node("Mul", ["deviation", "deviation"], ["variance_parts"]),
-        node("ReduceMean", ["variance_parts"], ["variance"], axes=[2], keepdims=0),
-        node("Sqrt", ["variance"], ["spread"]),
-        node("ReduceMean", ["log"], ["mean"], axes=[2], keepdims=0),
+        node("ReduceMean", ["power"], ["mean_kept"], axes=[2]),
+        node("Sub", ["power", "mean_kept"], ["deviation"]),
+        node("Mul", ["deviation", "deviation"], ["squared_deviation"]),
+        node("ReduceMean", ["squared_deviation"], ["variance"], axes=[2], keepdims=0),
+        node("Sqrt", ["variance"], ["absolute_spread"]),
+        node("ReduceMean", ["power"], ["mean_power"], axes=[2], keepdims=0),
+        node("Add", ["mean_power", "floor"], ["floored"]),
+        node("Div", ["absolute_spread", "floored"], ["spread"]),
+        node("Log", ["floored"], ["mean"]),
         node("ReduceMean", ["mean"], ["level"], axes=[1]),
         node("Sub", ["mean", "level"], ["colour"]),
         node("MatMul", ["colour", "mix"], ["mixed"]),

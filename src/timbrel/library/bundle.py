@@ -179,7 +179,7 @@ class Bundle:
                 largest = max(files, key=lambda name: files[name].bytes)
                 raise BundleError(
                     f"the bundle would weigh {total / 2**20:.1f} MiB, more than the allowed "
-                    f"{max_bytes / 2**20:.0f} MiB; make {largest} ({files[largest].bytes / 2**20:.1f} MiB) smaller"
+                    f"{max_bytes / 2**20:.0f} MiB; make {largest} smaller ({files[largest].bytes / 2**20:.1f} MiB)"
                 )
             patches = read_patches(part / "library/patches.csv")
             renders = read_renders(part / "library/renders.csv", patches)
