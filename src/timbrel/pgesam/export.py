@@ -1,0 +1,248 @@
+"""ONNX graphs of the map encoder and of the generator.
+
+The generator becomes one graph. torch exports two pieces, the condition (run once per note) and the cached step; here
+the step becomes the body of an ONNX Loop whose state is the last token and the growing keys and values:
+
+    position, pitch ─► condition ─► keys, values of the condition ─┐ (outer scope)
+    frames ─► trip count ─► Loop( index, token, past ─► step ─► token, past ) ─► tokens ─► [b, frames, 128]
+
+All weights lie in the main graph, where the body reads them, so they are stored once.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.compose
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from timbrel.files import atomic_write
+from timbrel.pgesam.generator import Cache, Generator
+from timbrel.pgesam.vae import MapEncoder, Vae
+
+OPSET = 17
+IR_VERSION = 8
+PRODUCER = "timbrel"
+
+
+class _MapEncoderGraph(nn.Module):
+    def __init__(self, encoder: MapEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        mu, _, pitch_logits = self.encoder(embedding)
+        return mu, pitch_logits
+
+
+class _ConditionGraph(nn.Module):
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, position: Tensor, pitch: Tensor) -> tuple[Tensor, Tensor]:
+        return tuple(self.generator.condition_cache(position, pitch))  # type: ignore[return-value]
+
+
+class _StepGraph(nn.Module):
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(
+        self, previous: Tensor, index: Tensor, keys: Tensor, values: Tensor, c_keys: Tensor, c_values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        token, cache = self.generator.step(previous, index, Cache(keys, values), Cache(c_keys, c_values))
+        return token, cache.keys, cache.values
+
+
+def export_map_encoder(vae: Vae, path: Path) -> None:
+    """Write map_encoder.onnx: ``embedding`` [b, frames, 128] → ``position`` [b, 2] (μ), ``pitch_logits`` [b, 25]."""
+    shape = vae.shape
+    graph = _MapEncoderGraph(vae.encoder).eval()
+    model = _export(
+        graph,
+        (torch.zeros(2, shape.frames, shape.dimensions),),
+        inputs=("embedding",),
+        outputs=("position", "pitch_logits"),
+        batch_axes={"embedding": 0, "position": 0, "pitch_logits": 0},
+    )
+    _publish(model, path)
+
+
+def export_generator(generator: Generator, path: Path) -> None:
+    """Write generator.onnx: ``position`` f32 [b, 2], ``pitch`` i64 [b], ``frames`` i64 [1] → ``embedding`` f32.
+
+    The output is [b, frames, 128]; ``frames`` is 1 to the generator's 300 (more would run out of learned positions).
+    """
+    shape = generator.shape
+    generator = generator.eval()
+    condition = _export(
+        _ConditionGraph(generator).eval(),
+        (torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64)),
+        inputs=("position", "pitch"),
+        outputs=("condition_keys", "condition_values"),
+        batch_axes={"position": 0, "pitch": 0, "condition_keys": 1, "condition_values": 1},
+    )
+    head = shape.width // shape.heads
+    past = torch.zeros(shape.decoder_layers, 2, shape.heads, 3, head)
+    memory = torch.zeros(shape.decoder_layers, 2, shape.heads, 3, head)
+    step = _export(
+        _StepGraph(generator).eval(),
+        (torch.zeros(2, shape.token_width), torch.tensor([3]), past, past, memory, memory),
+        inputs=("previous", "index", "keys", "values", "condition_keys", "condition_values"),
+        outputs=("token", "new_keys", "new_values"),
+        batch_axes={
+            "previous": 0, "keys": 1, "values": 1, "condition_keys": 1, "condition_values": 1,
+            "token": 0, "new_keys": 1, "new_values": 1,
+        },
+        other_axes={"keys": {3: "past"}, "values": {3: "past"}, "new_keys": {3: "grown"}, "new_values": {3: "grown"}},
+    )  # fmt: skip
+    _publish(_loop_model(condition, step, generator), path)
+
+
+def _export(
+    module: nn.Module,
+    arguments: tuple[Tensor, ...],
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    batch_axes: dict[str, int],
+    other_axes: dict[str, dict[int, str]] | None = None,
+) -> onnx.ModelProto:
+    axes: dict[str, dict[int, str]] = {name: {axis: "batch"} for name, axis in batch_axes.items()}
+    for name, extra in (other_axes or {}).items():
+        axes[name].update(extra)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # The TorchScript exporter is announced as deprecated; it still gives the smallest graphs for a Loop body.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            arguments,
+            buffer,  # type: ignore[arg-type]  # it writes to any binary file
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _loop_model(condition: onnx.ModelProto, step: onnx.ModelProto, generator: Generator) -> onnx.ModelProto:
+    shape = generator.shape
+    outer = onnx.compose.add_prefix_graph(condition.graph, "condition/")
+    inner = onnx.compose.add_prefix_graph(step.graph, "step/")
+    per_token = shape.frames_per_token
+    constants = {
+        "zero": np.array([0], np.int64),
+        "one": np.array([1], np.int64),
+        "per_token": np.array([per_token], np.int64),
+        "per_token_less_one": np.array([per_token - 1], np.int64),
+        "token_width": np.array([shape.token_width], np.int64),
+        "layers": np.array([shape.decoder_layers], np.int64),
+        "heads_past_width": np.array([shape.heads, 0, shape.width // shape.heads], np.int64),
+        "frames_shape": np.array([0, -1, shape.dimensions], np.int64),
+        "true": np.array(True),
+        "scalar": np.array([], np.int64),
+    }
+    initializers = [
+        *outer.initializer,
+        *inner.initializer,
+        *(numpy_helper.from_array(value, name) for name, value in constants.items()),
+    ]
+    node = helper.make_node
+    nodes = [
+        node("Identity", ["position"], ["condition/position"]),
+        node("Identity", ["pitch"], ["condition/pitch"]),
+        *outer.node,
+        node("Identity", ["condition/condition_keys"], ["step/condition_keys"]),
+        node("Identity", ["condition/condition_values"], ["step/condition_values"]),
+        # trip count = ceil(frames / frames_per_token)
+        node("Add", ["frames", "per_token_less_one"], ["rounded"]),
+        node("Div", ["rounded", "per_token"], ["trips_1"]),
+        node("Reshape", ["trips_1", "scalar"], ["trips"]),
+        # first state: a zero token and an empty past
+        node("Shape", ["pitch"], ["batch"]),
+        node("Concat", ["batch", "token_width"], ["token_shape"], axis=0),
+        node("ConstantOfShape", ["token_shape"], ["start_token"]),
+        node("Concat", ["layers", "batch", "heads_past_width"], ["past_shape"], axis=0),
+        node("ConstantOfShape", ["past_shape"], ["start_past"]),
+        node(
+            "Loop",
+            ["trips", "true", "start_token", "start_past", "start_past"],
+            ["last_token", "last_keys", "last_values", "tokens"],
+            body=_loop_body(inner, generator),
+        ),
+        # [t, b, token_width] → [b, t, token_width] → [b, t · per_token, 128] → cut to frames
+        node("Transpose", ["tokens"], ["tokens_of_note"], perm=[1, 0, 2]),
+        node("Reshape", ["tokens_of_note", "frames_shape"], ["all_frames"]),
+        node("Slice", ["all_frames", "zero", "frames", "one"], ["embedding"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "generator",
+        [
+            helper.make_tensor_value_info("position", TensorProto.FLOAT, ["batch", 2]),
+            helper.make_tensor_value_info("pitch", TensorProto.INT64, ["batch"]),
+            helper.make_tensor_value_info("frames", TensorProto.INT64, [1]),
+        ],
+        [
+            helper.make_tensor_value_info(
+                "embedding", TensorProto.FLOAT, ["batch", "frames", shape.dimensions]
+            )
+        ],
+        initializer=initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+
+
+def _loop_body(step: onnx.GraphProto, generator: Generator) -> onnx.GraphProto:
+    """(index, condition, token, keys, values) → (condition, token, keys, values, token as scan output)."""
+    shape = generator.shape
+    head = shape.width // shape.heads
+    past = [shape.decoder_layers, None, shape.heads, None, head]
+
+    def value(name: str, kind: int, dimensions: Sequence[int | None]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, dimensions)
+
+    nodes = [
+        helper.make_node("Unsqueeze", ["iteration", "zero"], ["step/index"]),
+        *step.node,
+        helper.make_node("Identity", ["go_on"], ["goes_on"]),
+        helper.make_node("Identity", ["step/token"], ["token_out"]),
+    ]
+    return helper.make_graph(
+        nodes,
+        "next_token",
+        [
+            value("iteration", TensorProto.INT64, []),
+            value("go_on", TensorProto.BOOL, []),
+            value("step/previous", TensorProto.FLOAT, [None, shape.token_width]),
+            value("step/keys", TensorProto.FLOAT, past),
+            value("step/values", TensorProto.FLOAT, past),
+        ],
+        [
+            value("goes_on", TensorProto.BOOL, []),
+            value("step/token", TensorProto.FLOAT, [None, shape.token_width]),
+            value("step/new_keys", TensorProto.FLOAT, past),
+            value("step/new_values", TensorProto.FLOAT, past),
+            value("token_out", TensorProto.FLOAT, [None, shape.token_width]),
+        ],
+    )
+
+
+def _publish(model: onnx.ModelProto, path: Path) -> None:
+    model.ir_version = IR_VERSION
+    model.producer_name = PRODUCER
+    onnx.checker.check_model(model, full_check=True)
+    with atomic_write(path) as handle:
+        handle.write(model.SerializeToString())

@@ -1,0 +1,171 @@
+"""Training of stage 2: teacher forcing, hardened against its own errors.
+
+A network that always sees true past frames learns to copy the last one, and drifts as soon as it hears itself
+(exposure bias). Two cheap measures make it lean on the map point and the pitch instead: noise on the past frames, and
+hiding a random share of them (a share drawn per note, up to all). How well it went is measured free running: the
+error of notes that the generator wrote all by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from timbrel.pgesam.curriculum import learning_rate_factor
+from timbrel.pgesam.dataset import MapNotes
+from timbrel.pgesam.generator import Generator, GeneratorShape
+from timbrel.pgesam.vae_training import Encoded
+from timbrel.training import Report, seed_everything, step_generator, train
+
+BETAS = (0.9, 0.95)
+EVALUATION_BATCH = 64
+EVALUATION_NOTES = 128
+LARGEST_GRADIENT = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorTraining:
+    """How to train.
+
+    ``condition_noise`` scales σ (μ + 0.01 σ ε); ``input_noise`` is the standard deviation of noise on past frames;
+    ``input_dropout`` the mean share of past tokens that are hidden; ``l1_weight`` adds an absolute error.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: int
+    l1_weight: float
+    condition_noise: float
+    input_noise: float
+    input_dropout: float
+    evaluate_every: int
+    seed: int
+
+
+def train_generator(
+    embeddings: np.ndarray,
+    notes: MapNotes,
+    encoded: Encoded,
+    *,
+    shape: GeneratorShape,
+    training: GeneratorTraining,
+    report: Report,
+    device: torch.device,
+    checkpoint: Path | None = None,
+) -> Generator:
+    """Train on split ``train``; every ``evaluate_every`` steps also report free-running errors, train and validation.
+
+    ``embeddings`` [N, shape.frames, 128]; ``encoded`` is the frozen VAE's answer for each entry of ``notes``, in order.
+    """
+    seed_everything(training.seed)
+    generator = Generator(shape).to(device)
+    optimizer = torch.optim.AdamW(
+        generator.parameters(), lr=training.learning_rate, betas=BETAS, weight_decay=training.weight_decay
+    )
+    learning = np.flatnonzero(notes.split == "train")
+    watched = {split: _sample(notes, split, training.seed) for split in ("train", "validation")}
+
+    def step(i: int) -> dict[str, float]:
+        rng = step_generator(training.seed, i)
+        factor = learning_rate_factor(i, steps=training.steps, warmup_steps=training.warmup_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = training.learning_rate * factor
+        chosen = learning[rng.integers(len(learning), size=training.batch)]
+        noise = training.condition_noise * rng.standard_normal((len(chosen), 2), dtype=np.float32)
+        position = torch.from_numpy(encoded.mu[chosen] + encoded.sigma[chosen] * noise).to(device)
+        pitch = torch.from_numpy(notes.pitch[chosen]).to(device)
+        target = generator.to_tokens(frames_of(embeddings, notes.row[chosen], shape, device))
+        generator.train()
+        predicted = generator(previous_tokens(target, training, rng), position, pitch)
+        squared = functional.mse_loss(predicted, target)
+        loss = squared
+        if training.l1_weight:
+            loss = loss + training.l1_weight * functional.l1_loss(predicted, target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(generator.parameters(), LARGEST_GRADIENT)
+        optimizer.step()
+        return {"loss": float(loss.detach()), "loss.mse": float(squared.detach())}
+
+    def report_with_figures(done: int, metrics: dict[str, float]) -> None:
+        if done % training.evaluate_every == 0 or done == training.steps:
+            for split, rows in watched.items():
+                if len(rows):
+                    error = free_running_error(generator, embeddings, notes, encoded, rows, device)
+                    metrics = metrics | {f"{split}.free_running_mse": error}
+        report(done, metrics)
+
+    train(
+        step,
+        steps=training.steps,
+        state={"generator": generator, "optimizer": optimizer},
+        report=report_with_figures,
+        report_every=min(50, training.evaluate_every),
+        checkpoint=checkpoint,
+    )
+    return generator.eval()
+
+
+def previous_tokens(target: Tensor, training: GeneratorTraining, rng: np.random.Generator) -> Tensor:
+    """What the decoder sees of ``target`` [b, t, token_width]: shifted by one (zero first), noisy, partly hidden."""
+    batch, tokens, width = target.shape
+    noise = rng.standard_normal((batch, tokens - 1, width), dtype=np.float32) * np.float32(
+        training.input_noise
+    )
+    past = target[:, :-1] + torch.from_numpy(noise).to(target.device)
+    share = rng.random((batch, 1)) * 2.0 * training.input_dropout
+    hidden = torch.from_numpy(rng.random((batch, tokens - 1)) < share).to(target.device)
+    return functional.pad(past.masked_fill(hidden[:, :, None], 0.0), (0, 0, 1, 0))
+
+
+def free_running(
+    generator: Generator, position: np.ndarray, pitch: np.ndarray, device: torch.device
+) -> np.ndarray:
+    """Whole notes written by the generator alone: position [n, 2], pitch [n] in 0..24 → [n, shape.frames, 128]."""
+    generator.eval()
+    parts = []
+    for start in range(0, len(position), EVALUATION_BATCH):
+        part = slice(start, start + EVALUATION_BATCH)
+        frames = generator.generate(
+            torch.from_numpy(position[part].astype(np.float32)).to(device),
+            torch.from_numpy(pitch[part].astype(np.int64)).to(device),
+            frames=generator.shape.frames,
+        )
+        parts.append(frames.cpu().numpy())
+    return np.concatenate(parts)
+
+
+def free_running_error(
+    generator: Generator,
+    embeddings: np.ndarray,
+    notes: MapNotes,
+    encoded: Encoded,
+    chosen: np.ndarray,
+    device: torch.device,
+) -> float:
+    """Mean squared error of freely written notes against the true embeddings of entries ``chosen`` of ``notes``."""
+    written = free_running(generator, encoded.mu[chosen], notes.pitch[chosen], device)
+    truth = np.asarray(embeddings[notes.row[chosen], : generator.shape.frames], dtype=np.float32)
+    return float(np.mean((written - truth) ** 2, dtype=np.float64))
+
+
+def frames_of(
+    embeddings: np.ndarray, rows: np.ndarray, shape: GeneratorShape, device: torch.device
+) -> Tensor:
+    """Rows of the embeddings as float32 [b, shape.frames, 128]."""
+    return torch.from_numpy(np.asarray(embeddings[rows, : shape.frames], dtype=np.float32)).to(device)
+
+
+def _sample(notes: MapNotes, split: str, seed: int) -> np.ndarray:
+    """At most 128 entries of a split, the same in every run with this seed."""
+    members = np.flatnonzero(notes.split == split)
+    if len(members) <= EVALUATION_NOTES:
+        return members
+    return np.sort(np.random.default_rng(seed).choice(members, size=EVALUATION_NOTES, replace=False))

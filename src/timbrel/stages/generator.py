@@ -1,0 +1,100 @@
+"""Stage ``generator``: the Transformer. data/embeddings + data/notes + data/vae → data/generator."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from timbrel.notes.noteset import NoteSet, publish_folder
+from timbrel.pgesam import weights
+from timbrel.pgesam.comparison import compare
+from timbrel.pgesam.dataset import LOWEST_PITCH, map_notes
+from timbrel.pgesam.evaluation import overfits
+from timbrel.pgesam.generator import GeneratorShape
+from timbrel.pgesam.generator_training import GeneratorTraining, free_running, train_generator
+from timbrel.pgesam.plots import draw_curves, draw_pairs
+from timbrel.pgesam.vae_training import encode
+from timbrel.training import pick_device
+
+if TYPE_CHECKING:
+    from timbrel.params import Params
+    from timbrel.tracking import Record
+
+CURVES = ("loss", "loss.mse", "train.free_running_mse", "validation.free_running_mse")
+PICTURES = 3
+
+
+def run(params: Params, root: Path, record: Record) -> None:
+    """Train the generator against the frozen map; write its weights."""
+    settings = params.generator
+    record.dataset("embeddings", root / "data" / "embeddings")
+    record.dataset("vae", root / "data" / "vae")
+    embeddings = np.load(root / "data" / "embeddings" / "embeddings.npy", mmap_mode="r", allow_pickle=False)
+    notes = map_notes(NoteSet.open(root / "data" / "notes").notes)
+    vae, _ = weights.load_vae(root / "data" / "vae")
+    device = pick_device()
+    vae = vae.to(device)
+    encoded = encode(vae, embeddings, notes.row, device)
+    shape = GeneratorShape(
+        width=settings.width,
+        heads=settings.heads,
+        condition_layers=settings.condition_layers,
+        decoder_layers=settings.decoder_layers,
+        feedforward=settings.feedforward,
+        frames=settings.frames,
+        frames_per_token=settings.frames_per_token,
+        dimensions=embeddings.shape[2],
+        dropout=settings.dropout,
+    )
+    training = GeneratorTraining(
+        steps=settings.steps,
+        batch=settings.batch,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_steps,
+        l1_weight=settings.l1_weight,
+        condition_noise=settings.condition_noise,
+        input_noise=settings.input_noise,
+        input_dropout=settings.input_dropout,
+        evaluate_every=settings.evaluate_every,
+        seed=params.seed,
+    )
+    history: list[tuple[int, dict[str, float]]] = []
+
+    def report(step: int, metrics: dict[str, float]) -> None:
+        history.append((step, metrics))
+        record.metrics(metrics, step=step)
+
+    generator = train_generator(
+        embeddings,
+        notes,
+        encoded,
+        shape=shape,
+        training=training,
+        report=report,
+        device=device,
+        checkpoint=root / "build" / "checkpoints" / "generator" / "state.pt",
+    )
+
+    final = compare(generator, vae, embeddings, notes, encoded, device, seed=params.seed)
+    if "validation.embedding_mse.transformer" in final:
+        errors = (final["train.embedding_mse.transformer"], final["validation.embedding_mse.transformer"])
+        final["alarm.overfits"] = float(overfits(*errors))
+    record.metrics(final)
+    record.figure("curves", draw_curves(history, CURVES))
+    shown = np.random.default_rng(params.seed).permutation(np.flatnonzero(notes.split != "test"))[:PICTURES]
+    truth = np.asarray(embeddings[notes.row[shown], : shape.frames], dtype=np.float32)
+    written = free_running(generator, encoded.mu[shown], notes.pitch[shown], device)
+    titles = [
+        f"{notes.instruments[notes.instrument[i]]}, MIDI {LOWEST_PITCH + notes.pitch[i]}" for i in shown
+    ]
+    record.figure("generated", draw_pairs(truth, written, titles))
+
+    target = root / "data" / "generator"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".generator.", dir=target.parent))
+    weights.save(generator, folder, "generator", {"seed": params.seed})
+    publish_folder(folder, target)
