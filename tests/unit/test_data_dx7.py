@@ -125,9 +125,11 @@ def test_bare_banks_without_a_head_are_read() -> None:
     assert read_sysex(bank).voices[0] == telling_voice()
 
 
-@pytest.mark.parametrize("data", [b"", b"\xf0", b"not sysex at all", b"\xf0\x43\x00\x09\x20\x00" + bytes(100)])
+@pytest.mark.parametrize(
+    "data", [b"", b"\xf0", b"not sysex at all", b"\xf0\x43\x00\x09\x20\x00" + bytes(100)]
+)
 def test_other_files_are_refused_by_name(data: bytes) -> None:
-    with pytest.raises(DataError, match="noise.syx holds no DX7 bank"):
+    with pytest.raises(DataError, match=r"noise\.syx holds no DX7 bank"):
         read_sysex(data, origin="noise.syx")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -101,10 +100,10 @@ def collect_notes(
     instruments = soundfont_instruments(fonts, notes=wanted, limit=max_presets)
     instruments += fm_instruments(fm_count, seed=seed, notes=wanted)
     if not instruments:
-        raise DataError("no instruments: switch on notes.general_midi or name a soundfont in notes.soundfonts")
-    keeper = _Keeper(
-        pitches=tuple(pitches), pitched_share=pitched_share, duplicates=Duplicates(duplicate_db)
-    )
+        raise DataError(
+            "no instruments: switch on notes.general_midi or name a soundfont in notes.soundfonts"
+        )
+    keeper = _Keeper(pitches=tuple(pitches), pitched_share=pitched_share, duplicates=Duplicates(duplicate_db))
     by_key = {each.job.key: each for each in instruments}
     with NoteSetWriter(folder) as writer:
         shifted: list[Instrument] = []
@@ -137,9 +136,7 @@ def collect_notes(
 class _Keeper:
     """Decides on each instrument, writes what is kept, counts what is not."""
 
-    def __init__(
-        self, *, pitches: tuple[int, ...], pitched_share: float, duplicates: Duplicates
-    ) -> None:
+    def __init__(self, *, pitches: tuple[int, ...], pitched_share: float, duplicates: Duplicates) -> None:
         self._pitches = pitches
         self._share = pitched_share
         self._duplicates = duplicates
@@ -153,22 +150,24 @@ class _Keeper:
         """Keep or drop; returns the instrument with moved keys when it has to be rendered again."""
         fault = outcome.fault or next((note.fault for note in outcome.notes if note.fault), "")
         if fault:
-            return self._drop(instrument, fault, outcome.detail)
-        offset = sounding_offset(
-            self._pitches, [note.f0_midi for note in outcome.notes], share=self._share
-        )
+            self._drop(instrument, fault, outcome.detail)
+            return None
+        offset = sounding_offset(self._pitches, [note.f0_midi for note in outcome.notes], share=self._share)
         if offset is None:
-            return self._drop(instrument, "unpitched", "no constant distance between key and F0")
+            self._drop(instrument, "unpitched", "no constant distance between key and F0")
+            return None
         if round(offset) != 0:
             if moved or abs(offset) > 36:
-                return self._drop(instrument, "off_key", f"sounds {offset:+.2f} semitones off")
+                self._drop(instrument, "off_key", f"sounds {offset:+.2f} semitones off")
+                return None
             keys = tuple((pitch - round(offset), velocity) for pitch, velocity in instrument.job.notes)
             return replace(instrument, job=replace(instrument.job, notes=keys))
         audio = [note.audio for note in outcome.notes if note.audio is not None]
         middle = audio[:: max(1, len(audio) // 3)]
         twin = self._duplicates.check(instrument.ident, middle)
         if twin is not None:
-            return self._drop(instrument, "duplicate", f"sounds like {twin}")
+            self._drop(instrument, "duplicate", f"sounds like {twin}")
+            return None
         for pitch, note in zip(self._pitches, outcome.notes, strict=True):
             assert note.audio is not None
             writer.add(
@@ -216,8 +215,3 @@ def family_table(pairs: Any) -> dict[str, dict[str, int]]:
         for family in FAMILIES
         if any(counts[family, split] for split in splits)
     }
-
-
-def slug(text: str) -> str:
-    """Lower-case letters, digits and hyphens of ``text``."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -78,7 +78,9 @@ class Voice:
         unpacked = to_unpacked(self)
         for position, (value, top) in enumerate(zip(unpacked, _LIMITS, strict=True)):
             if value > top:
-                raise DataError(f"voice {self.name!r}: byte {position} is {value}, its largest value is {top}")
+                raise DataError(
+                    f"voice {self.name!r}: byte {position} is {value}, its largest value is {top}"
+                )
 
 
 def _limits() -> tuple[int, ...]:

@@ -22,10 +22,12 @@ from timbrel.notes.fm_templates_sustained import SUSTAINED
 TEMPLATES: Final[tuple[Template, ...]] = STRUCK + SUSTAINED
 
 # What each algorithm's operators are heard as: the carriers, 1-6 (DX7 owner's manual, algorithm chart).
-_CARRIERS: Final[tuple[str, ...]] = (
-    "13 13 14 14 135 135 13 13 13 14 14 13 13 13 13 1 1 1 145 124 1245 1345 1245 12345 12345 124 124 136 "
-    "1235 1236 12345 123456"
-).split()  # type: ignore[assignment]
+_CARRIERS: Final = (
+    *((1, 3), (1, 3), (1, 4), (1, 4), (1, 3, 5), (1, 3, 5), (1, 3), (1, 3), (1, 3), (1, 4), (1, 4)),
+    *((1, 3), (1, 3), (1, 3), (1, 3), (1,), (1,), (1,), (1, 4, 5), (1, 2, 4), (1, 2, 4, 5), (1, 3, 4, 5)),
+    *((1, 2, 4, 5), (1, 2, 3, 4, 5), (1, 2, 3, 4, 5), (1, 2, 4), (1, 2, 4), (1, 3, 6), (1, 2, 3, 5)),
+    *((1, 2, 3, 6), (1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6)),
+)
 # Longest adjective that still leaves room for label and number in ten characters.
 _BRIGHTNESS: Final = ((58, "Dim"), (66, "Soft"), (73, "Warm"), (79, "Full"), (100, "Brit"))
 
@@ -47,14 +49,16 @@ def generate(count: int, *, seed: int, templates: Sequence[Template] = TEMPLATES
         dice = Dice(np.random.default_rng((seed, index)))
         voice = _assemble(template.draw(dice), f"{template.label} {index // len(templates) + 1}")
         made.append(
-            GeneratedVoice(voice=_named(voice, template, index), template=template.name, family=template.family)
+            GeneratedVoice(
+                voice=_named(voice, template, index), template=template.name, family=template.family
+            )
         )
     return made
 
 
 def carriers(algorithm: int) -> tuple[int, ...]:
     """Operators 1-6 that are heard in ``algorithm`` 1-32."""
-    return tuple(int(number) for number in _CARRIERS[algorithm - 1])
+    return _CARRIERS[algorithm - 1]
 
 
 def _assemble(sketch: Sketch, name: str) -> Voice:

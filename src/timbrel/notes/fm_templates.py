@@ -59,7 +59,7 @@ class Template:
     draw: Callable[[Dice], Sketch]
 
 
-def operator(ratio: float, output: int, envelope: Envelope, **settings: int) -> Operator:
+def operator(ratio: float, output: int, envelope: Envelope, **settings: Any) -> Operator:
     """An operator at ``ratio`` times the key's frequency (nearest that coarse and fine can give)."""
     coarse = int(ratio)
     base = coarse if coarse else 0.5
@@ -77,7 +77,9 @@ def held(dice: Dice, *, attack: Span, sustain: Span = (85, 99), release: Span = 
     return rates, (99, middle, level, 0)
 
 
-def ringing(dice: Dice, *, decay: Span, tail: Span, release: Span = (40, 65), knee: Span = (70, 92)) -> Envelope:
+def ringing(
+    dice: Dice, *, decay: Span, tail: Span, release: Span = (40, 65), knee: Span = (70, 92)
+) -> Envelope:
     """Struck or plucked: a fast fall to the knee, then a slow one to silence."""
     rates = (dice.within((90, 99)), dice.within(decay), dice.within(tail), dice.within(release))
     return rates, (99, dice.within(knee), 0, 0)
@@ -192,7 +194,9 @@ def _bell(dice: Dice) -> Sketch:
             2: operator(strike, dice.within((45, 72)), ring((25, 45)), **touch(dice, (2, 6))),
             3: operator(1, dice.within((80, 95)), ring(), **voiced(dice, spread=1)),
             4: operator(dice.one_of((2, 3, 3.5, 7)), dice.within((30, 66)), ring((20, 45)), **touch(dice)),
-            5: operator(dice.one_of((2, 2.76, 4, 5.4)), dice.within((50, 82)), ring((25, 45)), **voiced(dice)),
+            5: operator(
+                dice.one_of((2, 2.76, 4, 5.4)), dice.within((50, 82)), ring((25, 45)), **voiced(dice)
+            ),
             6: operator(dice.one_of((1, 3.5, 4, 6)), dice.within((30, 68)), ring((30, 50)), **touch(dice)),
         },
     )
@@ -210,7 +214,9 @@ def _mallet(dice: Dice) -> Sketch:
         feedback=dice.within((0, 7)),
         operators={
             1: operator(1, dice.within((93, 99)), bar(), **voiced(dice, scaling=(1, 4), spread=1)),
-            2: operator(dice.one_of((3, 4, 5, 10, 14)), dice.within((40, 78)), knock(), **touch(dice, (3, 7))),
+            2: operator(
+                dice.one_of((3, 4, 5, 10, 14)), dice.within((40, 78)), knock(), **touch(dice, (3, 7))
+            ),
             3: operator(1, dice.within((78, 94)), bar(), **voiced(dice, scaling=(1, 4), spread=1)),
             4: operator(dice.one_of((1, 2, 4, 7)), dice.within((35, 72)), knock(), **touch(dice)),
             5: operator(dice.one_of((3, 4, 4, 10)), dice.within((40, 80)), knock(), **voiced(dice)),
@@ -227,7 +233,9 @@ def _vibes(dice: Dice) -> Sketch:
         algorithm=dice.one_of((23, 25, 29, 31, 32)),
         feedback=dice.within((0, 4)),
         operators={
-            1: operator(1, dice.within((92, 99)), bar(), amplitude_modulation=dice.within((0, 2)), **voiced(dice)),
+            1: operator(
+                1, dice.within((92, 99)), bar(), amplitude_modulation=dice.within((0, 2)), **voiced(dice)
+            ),
             2: operator(1, dice.within((75, 92)), bar(), **voiced(dice)),
             3: operator(dice.one_of((1, 2, 3, 4)), dice.within((45, 85)), bar(), **voiced(dice, (2, 5))),
             4: operator(1, dice.within((60, 90)), bar(), **voiced(dice)),
@@ -342,10 +350,14 @@ def _plucked_string(dice: Dice) -> Sketch:
         feedback=dice.within((3, 7)),
         operators={
             1: operator(1, dice.within((94, 99)), string(), **voiced(dice, scaling=(1, 3))),
-            2: operator(dice.one_of((1, 2, 3)), dice.within((62, 84)), string(), **touch(dice, (2, 5), (1, 4))),
+            2: operator(
+                dice.one_of((1, 2, 3)), dice.within((62, 84)), string(), **touch(dice, (2, 5), (1, 4))
+            ),
             3: operator(dice.one_of((1, 1, 3)), dice.within((60, 86)), string(), **voiced(dice)),
             4: operator(dice.one_of((1, 2, 4)), dice.within((55, 84)), string(), **touch(dice)),
-            5: operator(dice.one_of((2, 3, 5, 7)), dice.within((45, 78)), string((30, 70)), **touch(dice, (2, 5))),
+            5: operator(
+                dice.one_of((2, 3, 5, 7)), dice.within((45, 78)), string((30, 70)), **touch(dice, (2, 5))
+            ),
             6: operator(dice.one_of((1, 3, 6, 11)), dice.within((40, 78)), string((20, 60)), **touch(dice)),
         },
     )

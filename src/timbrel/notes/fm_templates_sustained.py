@@ -57,8 +57,12 @@ def _pad(dice: Dice) -> Sketch:
         operators={
             1: operator(1, dice.within((92, 99)), cloud(), **voiced(dice, (0, 2), spread=4)),
             2: operator(dice.one_of((1, 2, 3, 4)), dice.within((50, 82)), drift(), **touch(dice, (1, 4))),
-            3: operator(dice.one_of((1, 1, 2)), dice.within((60, 84)), cloud(), **voiced(dice, (0, 2), spread=4)),
-            4: operator(dice.one_of((1, 2, 3)), dice.within((70, 90)), cloud(), **voiced(dice, (0, 2), spread=4)),
+            3: operator(
+                dice.one_of((1, 1, 2)), dice.within((60, 84)), cloud(), **voiced(dice, (0, 2), spread=4)
+            ),
+            4: operator(
+                dice.one_of((1, 2, 3)), dice.within((70, 90)), cloud(), **voiced(dice, (0, 2), spread=4)
+            ),
             5: operator(dice.one_of((1, 2, 4, 7)), dice.within((45, 82)), drift(), **touch(dice, (1, 4))),
             6: operator(dice.one_of((1, 2, 5)), dice.within((45, 78)), drift(), **touch(dice, (1, 3))),
         },
@@ -142,7 +146,9 @@ def _picked_bass(dice: Dice) -> Sketch:
         operators={
             1: operator(1, dice.within((95, 99)), string(), **voiced(dice, (1, 3))),
             2: operator(dice.one_of((1, 2, 3)), dice.within((58, 80)), string(), **touch(dice, (2, 5))),
-            3: operator(dice.one_of((1, 2)), dice.within((58, 80)), string(), **voiced(dice, (1, 3), spread=1)),
+            3: operator(
+                dice.one_of((1, 2)), dice.within((58, 80)), string(), **voiced(dice, (1, 3), spread=1)
+            ),
             4: operator(1, dice.within((66, 88)), string(), **voiced(dice, (1, 3), spread=1)),
             5: operator(dice.one_of((3, 5, 8, 9)), dice.within((45, 78)), slap(), **touch(dice, (4, 7))),
             6: operator(dice.one_of((1, 5, 11)), dice.within((40, 74)), slap(), **touch(dice, (3, 6))),
@@ -201,9 +207,13 @@ def _double_reed(dice: Dice) -> Sketch:
         operators={
             1: operator(1, dice.within((90, 98)), reed(), **voiced(dice, (1, 3), spread=1)),
             2: operator(1, dice.within((60, 82)), reed(), **touch(dice, (2, 5))),
-            3: operator(dice.one_of((2, 3, 3)), dice.within((74, 92)), reed(), **voiced(dice, (1, 3), spread=1)),
+            3: operator(
+                dice.one_of((2, 3, 3)), dice.within((74, 92)), reed(), **voiced(dice, (1, 3), spread=1)
+            ),
             4: operator(1, dice.within((54, 78)), reed(), **touch(dice, (1, 4))),
-            5: operator(dice.one_of((4, 5, 6)), dice.within((60, 86)), reed(), **voiced(dice, (1, 3), spread=1)),
+            5: operator(
+                dice.one_of((4, 5, 6)), dice.within((60, 86)), reed(), **voiced(dice, (1, 3), spread=1)
+            ),
             6: operator(1, dice.within((50, 80)), reed(), **touch(dice, (1, 4))),
         },
         extra=vibrato(dice, (0, 14)),

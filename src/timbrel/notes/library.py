@@ -85,9 +85,7 @@ def collect_patches(
         return writer.report
 
 
-def _generated(
-    voices: Sequence[GeneratedVoice], folder: Path, *, split: str, stem: str
-) -> list[Patch]:
+def _generated(voices: Sequence[GeneratedVoice], folder: Path, *, split: str, stem: str) -> list[Patch]:
     """Write the voices as bank files, and describe each by the bank it now lies in."""
     paths = write_banks([each.voice for each in voices], folder, stem=stem)
     return [
@@ -139,12 +137,15 @@ class _Filer:
     def take(self, patch: Patch, outcome: Rendered) -> None:
         """File the renders of ``patch`` under what sounds, or drop it."""
         if outcome.fault:
-            return self._drop(patch, outcome.fault, outcome.detail)
+            self._drop(patch, outcome.fault, outcome.detail)
+            return
         if any(note.fault == "not_finite" for note in outcome.notes):
-            return self._drop(patch, "not_finite", "the engine gave NaN or infinity")
+            self._drop(patch, "not_finite", "the engine gave NaN or infinity")
+            return
         sounding = [note for note in outcome.notes if note.audio is not None]
         if len(sounding) < self._plan.pitched_share * len(outcome.notes):
-            return self._drop(patch, "silent", f"{len(outcome.notes) - len(sounding)} silent renders")
+            self._drop(patch, "silent", f"{len(outcome.notes) - len(sounding)} silent renders")
+            return
         offset = sounding_offset(
             [note.pitch for note in sounding],
             [note.f0_midi for note in sounding],
@@ -153,13 +154,15 @@ class _Filer:
         if offset is None:
             voiced = sum(math.isfinite(note.f0_midi) for note in sounding)
             few = voiced < self._plan.pitched_share * len(sounding)
-            return self._drop(patch, "unpitched" if few else "inconsistent", f"{voiced} voiced renders")
+            self._drop(patch, "unpitched" if few else "inconsistent", f"{voiced} voiced renders")
+            return
         # Only the library is rendered at the same keys throughout, and only there a copy would be shown twice.
         if patch.split == "library" and len(sounding) == len(self._plan.library_pitches):
             audio = [note.audio for note in sounding if note.audio is not None]
             twin = self._duplicates.check(patch.patch_id, audio[:: max(1, (len(audio) - 1) // 2)])
             if twin is not None:
-                return self._drop(patch, "duplicate", f"sounds like {twin}")
+                self._drop(patch, "duplicate", f"sounds like {twin}")
+                return
         self._silent_renders += len(outcome.notes) - len(sounding)
         self.kept.append(replace(patch, offset_semitones=offset))
         for note in sounding:

@@ -17,7 +17,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +40,12 @@ SOURCES = ("acoustic", "electronic", "synthetic", "soundfont", "dx7")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """One note. ``pitch`` is the MIDI key, ``f0_midi`` what was measured (nan when unvoiced)."""
+    """One note. ``pitch`` is the MIDI key, ``f0_midi`` what sounds, as measured (nan when unvoiced).
+
+    In data/notes key and sound agree: an instrument that sounds whole octaves off its key was rendered at a moved
+    key. In data/patches ``f0_midi`` of a render whose measurement contradicts the patch's steady offset (an octave
+    slip) is key + offset, at confidence 0.
+    """
 
     row: int
     note_id: str
@@ -131,9 +136,9 @@ class NoteSet:
         ]
         return np.asarray(rows, dtype=np.int64)
 
-    def float_audio(self, rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    def float_audio(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Audio of ``rows`` as float32 [n, 96000] in -1..1."""
-        return np.asarray(self.audio[rows], dtype=np.float32) / np.float32(32768.0)
+        return np.asarray(self.audio[np.asarray(rows)], dtype=np.float32) / np.float32(32768.0)
 
     @property
     def report(self) -> dict[str, Any]:

@@ -11,10 +11,10 @@ of those is given to one of the two by the seed, with its notes from both.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import soxr
 from timbrel.errors import DataError
 from timbrel.notes.families import FAMILIES
 from timbrel.notes.noteset import NOTE_SAMPLES, SAMPLE_RATE, Note, NoteSetWriter, quantise
-from timbrel.notes.render import SILENCE_PEAK, RenderedNote, map_jobs, measure_f0
+from timbrel.notes.render import SILENCE_PEAK, RenderedNote, map_jobs, measure_f0, nothing
 from timbrel.notes.splits import assign_splits
 
 PARTS = ("train", "valid", "test")
@@ -72,7 +72,9 @@ def read_examples(folder: Path, part: str) -> list[Example]:
         fact = facts[name]
         faulty = [key for key, kind in _WANTED.items() if not isinstance(fact.get(key), kind)]
         if faulty:
-            raise DataError(f"{table}: note {name} lacks {', '.join(faulty)}: is it NSynth's json/wav archive?")
+            raise DataError(
+                f"{table}: note {name} lacks {', '.join(faulty)}: is it NSynth's json/wav archive?"
+            )
         if fact["instrument_family_str"] not in FAMILIES:
             raise DataError(f"{table}: note {name} has the unknown family {fact['instrument_family_str']!r}")
         examples.append(
@@ -121,9 +123,10 @@ def _load(example: Example) -> tuple[RenderedNote, ...]:
     """Runs in a worker: read, resample, measure."""
     audio, rate = soundfile.read(example.wav, dtype="float32", always_2d=True)
     mono = audio.mean(axis=1)
+    if not np.isfinite(mono).all():
+        return (nothing(example.pitch, example.velocity, "not_finite"),)
     if float(np.abs(mono).max(initial=0.0)) < SILENCE_PEAK:
-        nothing = {"audio": None, "f0_midi": math.nan, "f0_confidence": math.nan}
-        return (RenderedNote(pitch=example.pitch, velocity=example.velocity, fault="silent", **nothing),)
+        return (nothing(example.pitch, example.velocity, "silent"),)
     resampled = soxr.resample(mono, rate, SAMPLE_RATE)[:NOTE_SAMPLES]
     pcm = quantise(np.pad(resampled, (0, NOTE_SAMPLES - len(resampled))))
     midi, confidence = measure_f0(pcm)
@@ -156,14 +159,11 @@ def collect_nsynth(
     ``validation`` and ``test``. Each side has its own cap. The cap of the held-out side is twice
     ``instruments_per_family``, for it is shared between two splits.
     """
-    choice = {"pitches": pitches, "velocities": velocities, "seed": seed}
-    training = select_examples(
-        read_examples(nsynth, "train"), instruments_per_family=instruments_per_family, **choice
-    )
-    held_out = select_examples(
+    choose = partial(select_examples, pitches=pitches, velocities=velocities, seed=seed)
+    training = choose(read_examples(nsynth, "train"), instruments_per_family=instruments_per_family)
+    held_out = choose(
         read_examples(nsynth, "valid") + read_examples(nsynth, "test"),
         instruments_per_family=2 * instruments_per_family,
-        **choice,
     )
     if not training and not held_out:
         raise DataError(f"{nsynth} holds no nsynth-train, -valid or -test with notes in the range asked for")

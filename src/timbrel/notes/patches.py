@@ -115,6 +115,10 @@ def _line(patch: Patch) -> dict[str, Any]:
     return line
 
 
+def _patch(line: dict[str, Any]) -> Patch:
+    return Patch(**{**line, "offset_semitones": float(line["offset_semitones"])})
+
+
 def read_patches(path: Path) -> tuple[Patch, ...]:
     """patches.csv. Raises DataError when it is missing or has other columns."""
     try:
@@ -122,8 +126,6 @@ def read_patches(path: Path) -> tuple[Patch, ...]:
             reader = csv.DictReader(handle)
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise DataError(f"{path} has other columns than {', '.join(COLUMNS)}: run its stage again")
-            return tuple(
-                Patch(**{**line, "offset_semitones": float(line["offset_semitones"])}) for line in reader
-            )
+            return tuple(_patch(line) for line in reader)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): run the stage patches") from error

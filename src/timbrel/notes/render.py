@@ -112,14 +112,19 @@ def _finish(rendered: tuple[npt.NDArray[np.float32], int], key: int, velocity: i
     elif float(np.abs(audio).max(initial=0.0)) < SILENCE_PEAK:
         fault = "silent"
     if fault:
-        return RenderedNote(
-            pitch=key, velocity=velocity, audio=None, fault=fault, f0_midi=math.nan, f0_confidence=math.nan
-        )
+        return nothing(key, velocity, fault)
     resampled = soxr.resample(audio, rate, SAMPLE_RATE)[:NOTE_SAMPLES]
     pcm = quantise(np.pad(resampled, (0, NOTE_SAMPLES - len(resampled))))
     midi, confidence = measure_f0(pcm)
     return RenderedNote(
         pitch=key, velocity=velocity, audio=pcm, fault="", f0_midi=midi, f0_confidence=confidence
+    )
+
+
+def nothing(key: int, velocity: int, fault: str) -> RenderedNote:
+    """A note that gave no usable audio."""
+    return RenderedNote(
+        pitch=key, velocity=velocity, audio=None, fault=fault, f0_midi=math.nan, f0_confidence=math.nan
     )
 
 
@@ -211,4 +216,6 @@ def render_all(
 
     for done, result in enumerate(map_jobs(noted(), work, workers=workers, timeout=timeout), start=1):
         report(done)
-        yield Rendered(job=asked[done - 1], notes=result.value or (), fault=result.fault, detail=result.detail)
+        yield Rendered(
+            job=asked[done - 1], notes=result.value or (), fault=result.fault, detail=result.detail
+        )

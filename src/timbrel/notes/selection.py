@@ -71,9 +71,7 @@ def picture(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     return np.clip(decibels - (decibels.max() - FLOOR_DB), 0, None).astype(np.float32)
 
 
-def distance_db(
-    one: npt.NDArray[np.float32], others: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
+def distance_db(one: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Mean level difference in dB [n] between picture ``one`` [...] and ``others`` [n, ...].
 
     Only cells in which either sounds (lies above the floor) count: shared silence makes nothing alike.

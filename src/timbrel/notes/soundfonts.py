@@ -36,10 +36,14 @@ def general_midi_font() -> Path:
     """The General MIDI soundfont that the pretty_midi package carries (found without importing it)."""
     spec = importlib.util.find_spec("pretty_midi")
     if spec is None or spec.origin is None:
-        raise DataError("pretty_midi, whose soundfont the notes come from, is missing: pip install pretty_midi")
+        raise DataError(
+            "pretty_midi, whose soundfont the notes come from, is missing: pip install pretty_midi"
+        )
     path = Path(spec.origin).parent / "TimGM6mb.sf2"
     if not path.is_file():
-        raise DataError("this version of pretty_midi carries no TimGM6mb.sf2: install the locked requirements")
+        raise DataError(
+            "this version of pretty_midi carries no TimGM6mb.sf2: install the locked requirements"
+        )
     return path
 
 

@@ -22,7 +22,9 @@ def assign_splits(
     of ``families``.
     """
     if any(share < 0 for share in shares.values()) or sum(shares.values()) >= 1:
-        raise ConfigurationError(f"split shares must be >= 0 and leave something to {rest}, got {dict(shares)}")
+        raise ConfigurationError(
+            f"split shares must be >= 0 and leave something to {rest}, got {dict(shares)}"
+        )
     result: dict[str, str] = {}
     owed = dict.fromkeys(shares, 0.0)
     for family in sorted(set(families.values())):
