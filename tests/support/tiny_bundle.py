@@ -124,7 +124,7 @@ def _add(
     family = FAMILIES[number % len(FAMILIES)]
     engine, payload = _payload(number, name)
     digest = hashlib.sha256(payload.encode()).hexdigest()
-    patch_id = f"{engine}-{digest[:12]}"
+    patch_id = f"{'dx7' if engine == 'dx7' else 'sf2'}-{digest[:12]}"
     for key in KEYS:
         if place is None:
             audio = np.random.default_rng(key).uniform(-0.8, 0.8, 96_000).astype(np.float32)
@@ -145,6 +145,6 @@ def _payload(number: int, name: str) -> tuple[str, str]:
     """The last patch is a soundfont preset, the others are DX7 voices."""
     if number == 13:
         preset = {"soundfont": "tiny.sf2", "sha256": "0" * 64, "bank": 0, "program": 122}
-        return "soundfont", json.dumps(preset)
+        return "soundfont", base64.b64encode(json.dumps(preset).encode()).decode("ascii")
     voice = dx7.Voice(name=name[:10], algorithm=number + 1, operators=(dx7.Operator(output=90),) * 6)
     return "dx7", base64.b64encode(dx7.to_packed(voice)).decode("ascii")

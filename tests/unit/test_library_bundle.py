@@ -189,7 +189,7 @@ def test_a_folder_that_is_no_library_is_refused(tmp_path: Path) -> None:
     lines = table.read_text().splitlines(keepends=True)
     table.write_text("".join(lines[:-1]))
     arguments: dict[str, Any] = {"encoder": "e", "preview_seconds": 1.0, "preview_pitch": 60}
-    with pytest.raises(DataError, match="lacks 1 patches, soundfont-"):
+    with pytest.raises(DataError, match="lacks 1 patches, sf2-"):
         build_library(tmp_path / "patches", tmp_path / "out", lambda model, inputs: {}, **arguments)
     table.unlink()
     with pytest.raises(DataError, match=r"patches\.csv cannot be read"):

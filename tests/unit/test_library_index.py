@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 import faiss
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timbrel.errors import BundleError, DataError, InputError
+from timbrel.files import atomic_write
 from timbrel.library.index import SIDECAR, PitchIndex, read_sidecar, semitone
 
 ENCODER = "e" * 64
@@ -34,7 +37,7 @@ def libraries(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return unit(rng, count, draw(st.integers(1, 9))), pitches, ids
 
 
-queries = st.builds(
+queries: st.SearchStrategy[dict[str, object]] = st.builds(
     dict,
     pitch=st.one_of(st.none(), st.floats(36, 56)),
     window=st.integers(0, 12),
@@ -262,16 +265,12 @@ def test_saving_over_an_index_leaves_one_whole_index(saved: Path) -> None:
 
 
 def test_an_interrupted_save_leaves_the_former_index(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import timbrel.library.index as module
-
-    real = module.atomic_write
-
-    def fails_at_the_sidecar(path: Path):  # type: ignore[no-untyped-def]
+    def fails_at_the_sidecar(path: Path) -> AbstractContextManager[BinaryIO]:
         if path.name == SIDECAR:
             raise OSError("disk full")
-        return real(path)
+        return atomic_write(path)
 
-    monkeypatch.setattr(module, "atomic_write", fails_at_the_sidecar)
+    monkeypatch.setattr("timbrel.library.index.atomic_write", fails_at_the_sidecar)
     another = PitchIndex.build(unit(np.random.default_rng(7), 3, 6), np.full(3, 60.0), encoder=ENCODER)
     with pytest.raises(OSError, match="disk full"):
         another.save(saved)

@@ -33,12 +33,11 @@ def patch_file(patch: Patch) -> PatchFile:
     """
     stem = f"{slug(patch.name)}-{patch.patch_id}"
     try:
+        payload = base64.b64decode(patch.payload, validate=True)
         if patch.engine == "dx7":
-            voice = base64.b64decode(patch.payload, validate=True)
-            return PatchFile(
-                f"{stem}.syx", "application/octet-stream", dx7.write_voice(dx7.from_packed(voice))
-            )
-        preset = {"name": patch.name, **json.loads(patch.payload)}
+            voice = dx7.write_voice(dx7.from_packed(payload))
+            return PatchFile(f"{stem}.syx", "application/octet-stream", voice)
+        preset = {"name": patch.name, **json.loads(payload)}
     except (binascii.Error, ValueError, TypeError, DataError) as error:
         raise BundleError(
             f"the payload of patch {patch.patch_id} is damaged; build the bundle again"

@@ -24,6 +24,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 # libsndfile's scale for MPEG-2 layer III at 24 kHz, constant rate: 0.8 is 40 kbit/s, 15 kB for 3 s.
 _COMPRESSION = 0.8
 _FADE_SECONDS = 0.25
+# An MP3 starts some 1,100 samples late and ends where the input did: without this the fade's end would be cut off.
+_DELAY = np.zeros(1_200, dtype=np.float32)
 
 
 def encode(audio: np.ndarray, sample_rate: int, *, seconds: float) -> bytes:
@@ -34,7 +36,7 @@ def encode(audio: np.ndarray, sample_rate: int, *, seconds: float) -> bytes:
         clip[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
     buffer = io.BytesIO()
     soundfile.write(
-        buffer, clip, sample_rate, format="MP3", subtype="MPEG_LAYER_III",
+        buffer, np.concatenate([clip, _DELAY]), sample_rate, format="MP3", subtype="MPEG_LAYER_III",
         bitrate_mode="CONSTANT", compression_level=_COMPRESSION,
     )  # fmt: skip
     return buffer.getvalue()

@@ -23,8 +23,9 @@ ENGINES = ("dx7", "soundfont")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:
-    """One patch. ``x``, ``y``: its place on the timbre map. ``payload``: base64 of a packed DX7 voice, or
-    JSON.
+    """One patch. ``x``, ``y``: its place on the timbre map.
+
+    ``payload``: base64 of a packed DX7 voice, or of the JSON that names a soundfont's preset.
     """
 
     patch_id: str

@@ -1,0 +1,53 @@
+"""Stage ``export``: the trained networks as ONNX files, each with where it comes from."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from timbrel.codec import export as codec_export
+from timbrel.encoders import export as encoder_export
+from timbrel.encoders import storage
+from timbrel.files import atomic_write, sha256_of
+from timbrel.library.manifest import MODELS
+from timbrel.notes.noteset import publish_folder
+from timbrel.params import Params
+from timbrel.pgesam import export as pgesam_export
+from timbrel.pgesam import weights
+from timbrel.tracking import Record
+
+# The trained weights behind each model, and what they are.
+SOURCES = {
+    "timbre_encoder": ("encoder", "contrastive timbre encoder"),
+    "codec_encoder": ("codec", "magnitude codec, encoder"),
+    "codec_decoder": ("codec", "magnitude codec, decoder"),
+    "map_encoder": ("vae", "pGESAM VAE, encoder"),
+    "generator": ("generator", "pGESAM Transformer generator"),
+}
+LICENCE = "CC0-1.0"
+
+
+def run(params: Params, root: Path, record: Record) -> None:
+    """data/codec, data/encoder, data/vae, data/generator -> data/models: five ONNX files and models.json."""
+    data = root / "data"
+    target = data / "models"
+    built = Path(tempfile.mkdtemp(prefix=".models.", dir=data))
+    codec_export.export(data / "codec", built)
+    difference = encoder_export.export(storage.load(data / "encoder"), built / "timbre_encoder.onnx")
+    vae, _ = weights.load_vae(data / "vae")
+    pgesam_export.export_map_encoder(vae, built / "map_encoder.onnx")
+    generator, _ = weights.load_generator(data / "generator")
+    pgesam_export.export_generator(generator, built / "generator.onnx")
+
+    description = {}
+    for name in MODELS:
+        folder, what = SOURCES[name]
+        digest = sha256_of(data / folder / f"{folder}.safetensors")
+        source = f"{what}, trained by this pipeline; {folder}.safetensors sha256 {digest}"
+        description[name] = {"source": source, "licence": LICENCE}
+        record.metrics({f"{name}_bytes": (built / f"{name}.onnx").stat().st_size})
+    record.metrics({"timbre_encoder_difference": difference})
+    with atomic_write(built / "models.json") as handle:
+        handle.write((json.dumps(description, indent=2) + "\n").encode())
+    publish_folder(built, target)
