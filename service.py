@@ -6,6 +6,6 @@ from pathlib import Path
 # A Bento carries the sources beside this file rather than an installed package.
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 
-from timbrel.serving.service import TimbrelService  # noqa: E402
+from timbrel.serving.service import TimbrelService
 
 __all__ = ["TimbrelService"]

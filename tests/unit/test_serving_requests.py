@@ -1,0 +1,191 @@
+"""Arguments: what is accepted, and a message that says what to do for what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from support.quiet_bentoml import requests
+
+from timbrel.errors import InputError
+from timbrel.serving.requests import LocateInput, SearchInput, SynthesizeInput, check
+from timbrel.serving.schemas import SearchOptions, SynthesizeRequest
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, {"k": 10, "gate": "auto", "pitch": None}),
+        ({"k": "5", "gate": "off", "pitch": "60.5"}, {"k": 5, "gate": "off", "pitch": 60.5}),
+        ({"k": 100, "pitch": 0}, {"k": 100, "gate": "auto", "pitch": 0.0}),
+    ],
+)
+def test_search_options(values: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert check(SearchOptions, values).model_dump() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"k": "0"}, "k: input should be greater than or equal to 1 (got 0)"),
+        ({"k": "101"}, "k: input should be less than or equal to 100 (got 101)"),
+        ({"k": "1.5"}, "k: input should be a valid integer"),
+        ({"k": ""}, "k: input should be a valid integer (got '')"),
+        ({"k": True}, "k: input should be a valid integer"),
+        ({"pitch": "200"}, "pitch: input should be less than or equal to 127 (got 200)"),
+        ({"pitch": "nan"}, "pitch: input should be a finite number"),
+        ({"gate": "maybe"}, "gate: input should be 'auto', 'require' or 'off' (got 'maybe')"),
+        ({"K": "3"}, "there is no field 'K': the fields are k, gate, pitch"),
+    ],
+)
+def test_bad_search_options(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check(SearchOptions, values)
+    assert message in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_every_wrong_field_is_named() -> None:
+    with pytest.raises(InputError) as caught:
+        check(SynthesizeRequest, {"x": "left", "pitch": 200})
+    assert caught.value.message == (
+        "x: input should be a valid number (got 'left'); y is missing; "
+        "pitch: input should be less than or equal to 127 (got 200)"
+    )
+
+
+def test_a_whole_float_is_a_pitch() -> None:
+    assert check(SynthesizeRequest, {"x": 0, "y": -1, "pitch": 60.0}).model_dump() == {
+        "x": 0.0,
+        "y": -1.0,
+        "pitch": 60,
+        "seconds": 4.0,
+    }
+
+
+@pytest.fixture
+def upload_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(requests, "request_temp_dir", lambda: str(tmp_path))
+    return tmp_path
+
+
+def _parsed(descriptor: Any, **more: Any) -> dict[str, Any]:
+    """What ``descriptor`` makes of a POST request, or {"error": message}."""
+
+    async def page(request: Request) -> Response:
+        try:
+            parsed = await descriptor.from_http_request(request, None)
+        except InputError as error:
+            return JSONResponse({"error": error.message})
+        finally:
+            await request.close()
+        values = parsed.model_dump(exclude={"audio"})
+        if descriptor is not SynthesizeInput:
+            values["audio"] = parsed.audio.read_bytes().decode()
+        return JSONResponse(values)
+
+    async def go() -> dict[str, Any]:
+        app = Starlette(routes=[Route("/", page, methods=["POST"])])
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://timbrel") as client:
+            answer = await client.post("/", **more)
+            return dict(answer.json())
+
+    return asyncio.run(go())
+
+
+def _file(content: bytes = b"sound", name: str = "clip.wav") -> tuple[str, io.BytesIO]:
+    return name, io.BytesIO(content)
+
+
+def test_a_form_with_a_recording(upload_folder: Path) -> None:
+    assert _parsed(SearchInput, files={"audio": _file()}, data={"k": "3", "pitch": "60"}) == {
+        "audio": "sound",
+        "k": 3,
+        "gate": "auto",
+        "pitch": 60.0,
+    }
+    assert _parsed(LocateInput, files={"audio": _file()}) == {"audio": "sound"}
+
+
+def test_options_in_the_query_string_yield_to_the_form(upload_folder: Path) -> None:
+    parsed = _parsed(SearchInput, files={"audio": _file()}, data={"k": "3"}, params={"k": "4", "gate": "off"})
+    assert (parsed["k"], parsed["gate"]) == (3, "off")
+    refused = _parsed(SearchInput, files={"audio": _file()}, data={"k": "3"}, params={"k": "0"})
+    assert refused["error"].startswith("k: ")
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "x" * 5000, "a\x00b", "", "ä/ö.wav"])
+def test_the_name_of_the_upload_is_not_used(upload_folder: Path, name: str) -> None:
+    # httpx leaves the filename out if it is empty, so every form is written by hand.
+    body = f'--b\r\ncontent-disposition: form-data; name="audio"; filename="{name}"\r\n\r\nsound\r\n--b--\r\n'
+    parsed = _parsed(
+        LocateInput, content=body.encode(), headers={"content-type": "multipart/form-data; boundary=b"}
+    )
+    assert parsed == {"audio": "sound"}
+    assert [path.name for path in upload_folder.iterdir()] == ["recording"]
+
+
+@pytest.mark.parametrize(
+    ("request_parts", "message"),
+    [
+        ({}, "the content type is missing"),
+        ({"json": {}}, "the content type is application/json: send the recording as multipart/form-data"),
+        ({"files": {"file": _file()}}, "the field 'audio' is missing (the form holds 'file')"),
+        ({"files": {"x": (None, "1")}}, "the field 'audio' is missing (the form holds 'x')"),
+        ({"files": {"audio": (None, "http://127.0.0.1/")}}, "the field 'audio' holds text, not a file"),
+        ({"files": [("audio", _file()), ("audio", _file())]}, "the field 'audio' is there 2 times"),
+        ({"files": {"audio": _file(), "k": _file()}}, "the field 'k' holds a file"),
+        ({"files": [("audio", _file()), ("k", (None, "1")), ("k", (None, "2"))]}, "there more than once"),
+        ({"files": {"audio": _file()}, "data": {"top": "1"}}, "there is no field 'top'"),
+        ({"files": {"audio": _file()}, "data": {"k": "9" * 10_000}}, "the form cannot be read"),
+        (
+            {"content": b"--x\r\n", "headers": {"content-type": "multipart/form-data"}},
+            "the form cannot be read (Missing boundary",
+        ),
+        (
+            {"content": b"nonsense", "headers": {"content-type": "multipart/form-data; boundary=x"}},
+            "the form cannot be read",
+        ),
+    ],
+)
+def test_bad_forms(upload_folder: Path, request_parts: dict[str, Any], message: str) -> None:
+    assert message in _parsed(SearchInput, **request_parts)["error"]
+
+
+@pytest.mark.parametrize(
+    ("request_parts", "message"),
+    [
+        ({"content": b""}, "the body is not JSON"),
+        ({"content": b'{"x": '}, "the body is not JSON"),
+        ({"content": b"\xff\xfe"}, "the body is not JSON"),
+        ({"content": b"[" * 60_000}, "the body is not JSON"),
+        ({"json": [1, 2]}, "the body is no JSON object"),
+        (
+            {"content": b"x=1", "headers": {"content-type": "application/x-www-form-urlencoded"}},
+            "content type",
+        ),
+        ({"content": b'{"x": NaN, "y": 0, "pitch": 60}'}, "x: input should be a finite number"),
+        ({"content": b'{"x": 1e999, "y": 0, "pitch": 60}'}, "x: input should be a finite number"),
+        ({"json": {"x": 0, "y": 0, "pitch": 60, "seconds": 0}}, "seconds: input should be greater than"),
+        ({"json": {"x": 0, "y": 0, "pitch": 60, "velocity": 1}}, "there is no field 'velocity'"),
+    ],
+)
+def test_bad_json(request_parts: dict[str, Any], message: str) -> None:
+    assert message in _parsed(SynthesizeInput, **request_parts)["error"]
+
+
+def test_good_json() -> None:
+    assert _parsed(SynthesizeInput, json={"x": 0.2, "y": -0.4, "pitch": 60, "seconds": 1}) == {
+        "x": 0.2,
+        "y": -0.4,
+        "pitch": 60,
+        "seconds": 1.0,
+    }

@@ -1,0 +1,111 @@
+"""Settings: every variable is read, and every problem is named, all at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from timbrel import settings
+from timbrel.errors import ConfigurationError
+from timbrel.settings import EngineKind, Settings
+
+
+def test_defaults_without_any_variable() -> None:
+    loaded = settings.load({})
+    assert loaded.url == "http://127.0.0.1:3000"
+    assert (loaded.triton_http_port, loaded.triton_grpc_port, loaded.triton_metrics_port) == (
+        8000,
+        8001,
+        8002,
+    )
+    assert loaded.engine is EngineKind.AUTO
+    assert loaded.limits.max_bytes == 64 * 2**20
+    assert loaded.limits.max_seconds == 60.0
+    assert loaded.bundle.name == "bundle"
+    assert loaded.bundle.is_absolute()
+
+
+def test_every_field_has_its_variable() -> None:
+    environment = {
+        "TIMBREL_HOST": "::1",
+        "TIMBREL_HTTP_PORT": "4000",
+        "TIMBREL_ENGINE": "inprocess",
+        "TIMBREL_TRITON_URL": "gpu.example:8001",
+        "TIMBREL_TRITON_HTTP_PORT": "9000",
+        "TIMBREL_TRITON_GRPC_PORT": "9001",
+        "TIMBREL_TRITON_METRICS_PORT": "9002",
+        "TIMBREL_BUNDLE": "/some/bundle",
+        "TIMBREL_MODEL_REPOSITORY": "/some/models",
+        "TIMBREL_STATE": "/some/state",
+        "TIMBREL_WORKERS": "3",
+        "TIMBREL_THREADS": "4",
+        "TIMBREL_QUEUE": "5",
+        "TIMBREL_DEADLINE_SECONDS": "6.5",
+        "TIMBREL_MAX_UPLOAD_MIB": "7",
+        "TIMBREL_MAX_SECONDS": "8",
+    }
+    assert set(environment) == {settings.variable(name) for name in Settings.model_fields}
+    loaded = settings.load(environment)
+    assert loaded.url == "http://[::1]:4000"
+    assert loaded.model_dump() == {
+        "host": "::1",
+        "http_port": 4000,
+        "engine": EngineKind.INPROCESS,
+        "triton_url": "gpu.example:8001",
+        "triton_http_port": 9000,
+        "triton_grpc_port": 9001,
+        "triton_metrics_port": 9002,
+        "bundle": Path("/some/bundle"),
+        "model_repository": Path("/some/models"),
+        "state": Path("/some/state"),
+        "workers": 3,
+        "threads": 4,
+        "queue": 5,
+        "deadline_seconds": 6.5,
+        "max_upload_mib": 7.0,
+        "max_seconds": 8.0,
+    }
+
+
+def test_the_docstring_names_every_variable_and_its_default() -> None:
+    assert settings.__doc__ is not None
+    documented = dict(re.findall(r"^    (TIMBREL_\w+) +(\S+)", settings.__doc__, re.MULTILINE))
+    for name, field in Settings.model_fields.items():
+        shown = documented[settings.variable(name)]
+        default = field.default
+        if isinstance(default, Path):
+            assert shown == default.name
+        elif default == "":
+            assert shown == "(empty)"
+        else:
+            assert shown == f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def test_all_problems_at_once_one_line_each() -> None:
+    environment = {
+        "TIMBREL_HTTP_PORT": "70000",
+        "TIMBREL_HOST": "localhost",
+        "TIMBREL_ENGINE": "gpu",
+        "TIMBREL_WORKERS": "many",
+        "TIMBREL_TRITON_URL": "http://somewhere",
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        settings.load(environment)
+    lines = caught.value.message.splitlines()
+    assert sorted(line.split(":")[0] for line in lines) == sorted(environment)
+    assert all(repr(environment[line.split(":")[0]]) in line for line in lines)
+
+
+def test_two_equal_ports_are_named() -> None:
+    with pytest.raises(
+        ConfigurationError, match="TIMBREL_HTTP_PORT and TIMBREL_TRITON_GRPC_PORT are both 8001"
+    ):
+        settings.load({"TIMBREL_HTTP_PORT": "8001"})
+
+
+def test_options_win_over_the_environment_and_blank_means_not_set() -> None:
+    loaded = settings.load({"TIMBREL_HTTP_PORT": "4000", "TIMBREL_WORKERS": " "}, http_port=5000, state=None)
+    assert loaded.http_port == 5000
+    assert loaded.workers == 2
