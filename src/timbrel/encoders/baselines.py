@@ -20,8 +20,12 @@ _BATCH = 64  # clips at a time: bounds the memory of their spectra
 
 
 def mel(clips: np.ndarray) -> np.ndarray:
-    """Mean over time of the log-mel spectrum in dB above the floor: ``[b, 72000] -> [b, 80]``."""
-    return np.concatenate([part.mean(axis=1) for part in _decibels(clips)])
+    """Mean over time of the log-mel spectrum in dB: ``[b, 72000] -> [b, 80]``, less its mean over bands.
+
+    Without that mean a cosine compares shapes and not, first of all, levels.
+    """
+    average = np.concatenate([part.mean(axis=1) for part in _decibels(clips)])
+    return average - average.mean(axis=1, keepdims=True)
 
 
 def mfcc(clips: np.ndarray) -> np.ndarray:

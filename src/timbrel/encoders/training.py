@@ -27,7 +27,7 @@ from timbrel.training import Report, Stateful, step_generator, train
 _WARM_UP = 0.05  # share of the steps
 _WEIGHT_DECAY = 0.02
 _CLIP_NORM = 5.0
-_VALIDATIONS = 6
+_VALIDATIONS = 4
 _FIT_NOTES = 4_096
 _BATCH = 128
 
@@ -57,7 +57,7 @@ def train_encoder(
 ) -> None:
     """Train ``network`` in place, and fit its style statistics; it is left in evaluation mode on the CPU.
 
-    ``report`` gets the losses every 25 steps and ``validate``'s figures six times on the way.
+    ``report`` gets the losses every 25 steps and ``validate``'s figures three times on the way.
     """
     network.to(device)
     sampler = Sampler(sounds, size=settings.batch_instruments, near_pitch_share=settings.near_pitch_share)
