@@ -16,8 +16,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "generator": ("seed", "generator"),
     "export": (),
     "library": ("library",),
-    "index": ("library",),
-    "bundle": (),
+    "index": (),
+    "bundle": ("notes", "library"),
     "evaluate": ("patches", "evaluation"),
 }
 
