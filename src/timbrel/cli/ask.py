@@ -1,4 +1,5 @@
-"""``timbrel search``, ``timbrel locate`` and ``timbrel synthesize``: the two questions, asked of the bundle."""
+"""``timbrel search``, ``timbrel locate`` and ``timbrel synthesize``: the two questions, asked of the bundle.
+"""
 
 from __future__ import annotations
 
@@ -67,8 +68,8 @@ def search(
     \b
     Examples:
       timbrel search clip.wav
-      timbrel search clip.flac -k 3 --save patches/      keep the .syx files of the three best
-      timbrel search bell.mp3 --pitch 72                 its pitch is C5, whatever was measured
+      timbrel search clip.flac -k 3 --save patches/   and keep their .syx files
+      timbrel search bell.mp3 --pitch 72              it is a C5, whatever was heard
       timbrel search noise.wav --gate off --json
     """
     audio = read_audio(file)
@@ -83,7 +84,7 @@ def search(
                 saved[hit.patch_id] = str(save / patch.filename)
     if as_json:
         hits = [asdict(hit) | ({"file": saved[hit.patch_id]} if saved else {}) for hit in result.hits]
-        echo_json({"query": asdict(result.query), "hits": hits})
+        echo_json({"query": _plain_query(result.query), "hits": hits})
         return
     _echo_query(result.query)
     if not result.hits:
@@ -118,7 +119,7 @@ def locate(file: Path, as_json: bool, bundle: Path | None) -> None:
     with open_engine(bundle) as engine:
         place = engine.locate(audio)
     if as_json:
-        echo_json(asdict(place))
+        echo_json(asdict(place) | {"query": _plain_query(place.query)})
         return
     _echo_query(place.query)
     click.echo(f"place  {place.x:.3f},{place.y:.3f}")
@@ -172,3 +173,9 @@ def _echo_query(query: Query) -> None:
     pitch = "no pitch" if query.f0_hz is None else f"{query.f0_hz:.1f} Hz, {note_name(query.midi)}"
     click.echo(f"pitch  {pitch} (confidence {query.confidence:.2f})")
     click.echo(f"gate   {query.gate.decision.value}: {query.gate.reason}")
+
+
+def _plain_query(query: Query) -> dict[str, object]:
+    """The query as the HTTP service words it."""
+    gate = {"decision": query.gate.decision.value, "reason": query.gate.reason}
+    return {"f0_hz": query.f0_hz, "midi": query.midi, "confidence": query.confidence, "gate": gate}

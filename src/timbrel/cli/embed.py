@@ -11,7 +11,7 @@ from typing import Any
 import click
 import numpy as np
 
-from timbrel.cli.shell import bundle_option, open_engine, read_audio
+from timbrel.cli.shell import Progress, bundle_option, open_engine, read_audio
 from timbrel.errors import InputError
 from timbrel.files import atomic_write
 
@@ -55,7 +55,12 @@ def embed(files: tuple[str, ...], output: Path, skip_unreadable: bool, bundle: P
     names: list[str] = []
     stage1: list[np.ndarray] = []
     stage2: list[np.ndarray] = []
-    progress: Any = click.progressbar(length=len(files), label="embedding", file=sys.stderr)
+    interactive = sys.stderr.isatty()
+    lines = Progress()  # where a bar cannot be drawn
+    progress: Any = click.progressbar(
+        length=len(files), label="embedding", file=sys.stderr, hidden=not interactive
+    )
+    done = 0
     with open_engine(bundle) as engine, progress as bar:
         for taken, batch, clips in _batches(files, skip_unreadable=skip_unreadable):
             if batch:
@@ -64,6 +69,9 @@ def embed(files: tuple[str, ...], output: Path, skip_unreadable: bool, bundle: P
                 stage1.append(first)
                 stage2.append(second)
             bar.update(taken)
+            done += taken
+            if not interactive:
+                lines("embedding", done, len(files))
     if not names:
         raise InputError("none of the files is readable audio: nothing was written")
     with atomic_write(output) as handle:
@@ -79,7 +87,8 @@ def embed(files: tuple[str, ...], output: Path, skip_unreadable: bool, bundle: P
 def _batches(
     files: Sequence[str], *, skip_unreadable: bool
 ) -> Iterator[tuple[int, list[str], list[np.ndarray]]]:
-    """(files taken, names read, their clips), batch by batch, in order; decoding is shared by a few threads."""
+    """(files taken, names read, their clips), batch by batch, in order; decoding is shared by a few threads.
+    """
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(files), BATCH):
             batch = files[start : start + BATCH]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from timbrel.cli.shell import bundle_option, open_engine
+from timbrel.cli.shell import Progress, bundle_option, open_engine
 from timbrel.errors import InputError
-
-PROGRESS_SECONDS = 3.0
 
 
 @click.command(short_help="Start Triton and the HTTP service.")
@@ -93,7 +90,7 @@ def evaluate_search(
         patches=patches, noise_db=noise_db, min_velocity=low, max_velocity=high, seed=seed
     )
     with open_engine(bundle) as engine:
-        _finish(measure(engine, settings, banks=banks, progress=_Progress()), output)
+        _finish(measure(engine, settings, banks=banks, progress=Progress()), output)
 
 
 @evaluate.command("synthesis")
@@ -115,7 +112,7 @@ def evaluate_synthesis(
 
     settings = SynthesisSettings(pairs=pairs, seconds=seconds, seed=seed)
     with open_engine(bundle) as engine:
-        _finish(measure(engine, settings, progress=_Progress()), output)
+        _finish(measure(engine, settings, progress=Progress()), output)
 
 
 def _finish(content: dict[str, Any], output: Path | None) -> None:
@@ -124,15 +121,3 @@ def _finish(content: dict[str, Any], output: Path | None) -> None:
     if output is not None:
         write_report(output, content)
     click.echo(json.dumps(rounded(content), indent=2, ensure_ascii=False))
-
-
-class _Progress:
-    """A line on stderr every few seconds."""
-
-    def __init__(self) -> None:
-        self._told_at = time.monotonic()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
-            self._told_at = time.monotonic()
-            click.echo(f"{what}: {done} of {total}", err=True)

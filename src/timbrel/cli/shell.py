@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MAX_SECONDS = 600.0
 MAX_BYTES = 512 << 20
 STDIO = "-"
+PROGRESS_SECONDS = 3.0
 
 
 class Failure(click.ClickException):
@@ -83,6 +85,19 @@ def read_audio(path: Path) -> Audio:
         name = "stdin" if str(path) == STDIO else str(path)
         message = error.message if name in error.message else f"{name}: {error.message}"
         raise type(error)(message) from None
+
+
+class Progress:
+    """Tells on stderr, every few seconds, how far something that takes long has come."""
+
+    def __init__(self) -> None:
+        self._told_at = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= PROGRESS_SECONDS:
+            self._told_at = now
+            click.echo(f"{what}: {done} of {total}", err=True)
 
 
 def echo_json(content: Any) -> None:

@@ -5,8 +5,6 @@ patch's payload ─► its real engine, at another velocity ─► noise ─► 
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,8 @@ import numpy as np
 from timbrel.audio import SAMPLE_RATE, Audio
 from timbrel.encoders.disturb import add_noise
 from timbrel.errors import DataError
-from timbrel.files import sha256_of
 from timbrel.library.tables import Patch, Render
+from timbrel.notes import patches
 from timbrel.notes.noteset import NoteSet
 from timbrel.notes.render import RenderJob, render_all
 
@@ -44,7 +42,7 @@ class Plan:
 
 
 def plan(
-    patches: Sequence[Patch],
+    library: Sequence[Patch],
     renders: Sequence[Render],
     *,
     count: int,
@@ -61,10 +59,10 @@ def plan(
     rendered: dict[str, dict[int, int]] = {}
     for render in renders:
         rendered.setdefault(render.patch_id, {})[render.key] = render.velocity
-    chosen = rng.choice(len(patches), size=min(count, len(patches)), replace=False)
+    chosen = rng.choice(len(library), size=min(count, len(library)), replace=False)
     plans = []
     for number in chosen:
-        patch = patches[int(number)]
+        patch = library[int(number)]
         own = rendered[patch.patch_id]
         candidates = sorted(own) if keys is None else sorted(set(keys) - own.keys())
         key = int(rng.choice(candidates))
@@ -86,8 +84,7 @@ def play(
 
     Returns the queries, and the plans that gave no sound (silent, or their engine failed).
     """
-    fonts = _Fonts(banks)
-    jobs = [job_of(p.patch, ((p.key, p.velocity),), fonts.find, name=str(i)) for i, p in enumerate(plans)]
+    jobs = [job_of(planned.patch, ((planned.key, planned.velocity),), banks) for planned in plans]
     queries, mute = [], []
     done = render_all(jobs, report=lambda number: progress(number, len(jobs)))
     for number, (planned, outcome) in enumerate(zip(plans, done, strict=True)):
@@ -118,7 +115,7 @@ def stored_library(folder: Path, renders: Sequence[Render]) -> np.ndarray:
 
 
 def replay_library(
-    patches: Sequence[Patch],
+    library: Sequence[Patch],
     renders: Sequence[Render],
     *,
     banks: Path,
@@ -128,13 +125,11 @@ def replay_library(
 
     Raises DataError when a patch no longer renders as for the library.
     """
-    fonts = _Fonts(banks)
     rows: dict[str, list[Render]] = {}
     for render in renders:
         rows.setdefault(render.patch_id, []).append(render)
     jobs = [
-        job_of(patch, tuple((r.key, r.velocity) for r in rows[patch.patch_id]), fonts.find)
-        for patch in patches
+        job_of(patch, tuple((r.key, r.velocity) for r in rows[patch.patch_id]), banks) for patch in library
     ]
     audio: np.ndarray | None = None
     for outcome in render_all(jobs, report=lambda number: progress(number, len(jobs))):
@@ -156,34 +151,17 @@ def replay_library(
     return audio
 
 
-def job_of(
-    patch: Patch,
-    notes: tuple[tuple[int, int], ...],
-    find_font: Callable[[str, str], Path],
-    *,
-    name: str | None = None,
-) -> RenderJob:
-    """The render job of a library patch at (key, velocity) pairs, from its payload."""
-    key = name or patch.patch_id
-    if patch.engine == "dx7":
-        return RenderJob(key=key, notes=notes, voice=base64.b64decode(patch.payload))
-    preset = json.loads(patch.payload)
-    font = find_font(preset["soundfont"], preset["sha256"])
-    return RenderJob(key=key, notes=notes, font=font, bank=preset["bank"], program=preset["program"])
-
-
-class _Fonts:
-    """The soundfonts below ``folder``, found by name and checked by content."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._checked: dict[tuple[str, str], Path] = {}
-
-    def find(self, name: str, sha256: str) -> Path:
-        if (name, sha256) not in self._checked:
-            found = [path for path in sorted(self._folder.rglob("*")) if path.name == Path(name).name]
-            same = [path for path in found if sha256_of(path) == sha256]
-            if not same:
-                raise DataError(f"the library holds presets of {name}: put the same file into {self._folder}")
-            self._checked[name, sha256] = same[0]
-        return self._checked[name, sha256]
+def job_of(patch: Patch, notes: tuple[tuple[int, int], ...], banks: Path) -> RenderJob:
+    """The render job of a library patch at (key, velocity) pairs. Raises DataError when its soundfont is gone."""
+    playable = patches.Patch(
+        patch_id=patch.patch_id,
+        name=patch.name,
+        bank=patch.bank,
+        family=patch.family,
+        engine=patch.engine,
+        split="library",
+        offset_semitones=patch.offset_semitones,
+        payload=patch.payload,
+        sha256=patch.sha256,
+    )
+    return patches.render_job(playable, notes, fonts=banks)

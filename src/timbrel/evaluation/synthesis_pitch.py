@@ -23,8 +23,8 @@ CENTS = 50.0
 # A note may begin and end this far from zero, relative to its peak (-40 dB): more is a step that clicks.
 EDGE_STEP = 0.01
 # In its last 5 ms a note has faded to this share of its peak (-26 dB); louder, it was cut off.
-EDGE_LEVEL = 0.05
-EDGE_SECONDS = 0.005
+END_LEVEL = 0.05
+END_SECONDS = 0.005
 CLIPPED_AT = 1.0 - 1.0 / 32768.0
 SILENT_RMS = 1e-3
 DIRECT_CURRENT = 0.01
@@ -48,6 +48,7 @@ class Defects:
     clipped: bool
     silent: bool
     clicking: bool
+    cut_off: bool
     direct_current: bool
 
 
@@ -79,18 +80,18 @@ def measure(
 
 
 def defects(audio: Audio) -> Defects:
-    """Look for clipping, silence, clicks at the ends and an offset from zero."""
+    """Look for clipping, silence, clicks at the ends, an end without a release, and an offset from zero."""
     samples = audio.samples.astype(np.float64)
     peak = float(np.abs(samples).max(initial=0.0))
     rms = float(np.sqrt(np.mean(samples**2))) if len(samples) else 0.0
-    edge = max(1, round(EDGE_SECONDS * audio.sample_rate))
+    end = max(1, round(END_SECONDS * audio.sample_rate))
     silent = rms < SILENT_RMS
     step = max(abs(float(samples[0])), abs(float(samples[-1]))) if len(samples) else 0.0
-    cut_off = float(np.abs(samples[-edge:]).max(initial=0.0)) > EDGE_LEVEL * peak
     return Defects(
         clipped=bool((np.abs(samples) >= CLIPPED_AT).any()),
         silent=silent,
-        clicking=not silent and (step > EDGE_STEP * peak or cut_off),
+        clicking=not silent and step > EDGE_STEP * peak,
+        cut_off=not silent and float(np.abs(samples[-end:]).max()) > END_LEVEL * peak,
         direct_current=not silent and abs(float(samples.mean())) > DIRECT_CURRENT * peak,
     )
 
@@ -114,6 +115,7 @@ def _summary(notes: Sequence[_Note]) -> dict[str, Any]:
         "clipped": share(sum(note.defects.clipped for note in notes), total),
         "silent": share(sum(note.defects.silent for note in notes), total),
         "clicking": share(sum(note.defects.clicking for note in notes), total),
+        "cut_off": share(sum(note.defects.cut_off for note in notes), total),
         "direct_current": share(sum(note.defects.direct_current for note in notes), total),
         "within_50_cents_by_family": {
             family: {"notes": len(good), "share": share(sum(good), len(good))}
