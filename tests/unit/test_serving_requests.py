@@ -122,7 +122,7 @@ def test_options_in_the_query_string_yield_to_the_form(upload_folder: Path) -> N
     assert refused["error"].startswith("k: ")
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "x" * 5000, "a\x00b", "", "ä/ö.wav"])
+@pytest.mark.parametrize("name", ["../../etc/passwd", "x" * 300, "a\x00b", "", "ä/ö.wav"])
 def test_the_name_of_the_upload_is_not_used(upload_folder: Path, name: str) -> None:
     # httpx leaves the filename out if it is empty, so every form is written by hand.
     body = f'--b\r\ncontent-disposition: form-data; name="audio"; filename="{name}"\r\n\r\nsound\r\n--b--\r\n'

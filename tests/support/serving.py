@@ -1,0 +1,138 @@
+"""Runs `timbrel serve` as a person would: a process of its own, real Triton, real BentoML, free ports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+START_SECONDS = 240
+STOP_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class Ports:
+    http: int
+    triton_http: int
+    triton_grpc: int
+    triton_metrics: int
+
+
+def free_ports() -> Ports:
+    """Four ports that were free a moment ago."""
+    sockets = [socket.socket() for _ in range(4)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return Ports(*(each.getsockname()[1] for each in sockets))
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@dataclass
+class Serving:
+    """A running `timbrel serve`; ``lines()`` is what it told the terminal."""
+
+    process: subprocess.Popen[bytes]
+    ports: Ports
+    state: Path
+    output: Path
+
+    @classmethod
+    def start(cls, bundle: Path, folder: Path, *, ports: Ports | None = None, **variables: str) -> Serving:
+        """Start it; further variables are named without their prefix: ``workers="1"``."""
+        ports = ports or free_ports()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TIMBREL_")}
+        environment |= {
+            "TIMBREL_BUNDLE": str(bundle),
+            "TIMBREL_STATE": str(folder / "state"),
+            "TIMBREL_HTTP_PORT": str(ports.http),
+            "TIMBREL_TRITON_HTTP_PORT": str(ports.triton_http),
+            "TIMBREL_TRITON_GRPC_PORT": str(ports.triton_grpc),
+            "TIMBREL_TRITON_METRICS_PORT": str(ports.triton_metrics),
+        }
+        environment |= {f"TIMBREL_{name.upper()}": value for name, value in variables.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        output = folder / "output.txt"
+        with output.open("wb") as sink:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "timbrel.serving.launcher"],
+                env=environment,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return cls(process, ports, folder / "state", output)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.http}"
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=120)
+
+    def lines(self) -> list[str]:
+        return self.output.read_text(errors="replace").splitlines()
+
+    def log(self, name: str) -> str:
+        path = self.state / "logs" / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def wait_ready(self) -> Serving:
+        deadline = time.monotonic() + START_SECONDS
+        while not any(line.startswith("ready: ") for line in self.lines()):
+            told = "\n".join([*self.lines(), self.log("triton")[-2000:], self.log("service")[-4000:]])
+            assert self.process.poll() is None, f"it ended while starting:\n{told}"
+            assert time.monotonic() < deadline, f"it was not ready in time:\n{told}"
+            time.sleep(0.2)
+        return self
+
+    def family(self) -> list[psutil.Process]:
+        """The process and everything it started."""
+        leader = psutil.Process(self.process.pid)
+        return [leader, *leader.children(recursive=True)]
+
+    def shared_memory(self) -> list[str]:
+        return [path.name for path in Path("/dev/shm").glob(f"timbrel_{self.process.pid}_*")]
+
+    def wait_end(self) -> int:
+        return self.process.wait(timeout=STOP_SECONDS)
+
+    def stop(self) -> int:
+        """Ctrl-C, patiently; the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.wait_end()
+        except subprocess.TimeoutExpired:
+            for process in self.family():
+                process.kill()
+            raise
+
+
+def still_running(processes: list[psutil.Process]) -> list[str]:
+    """Those that run, after a moment's patience for what is about to end."""
+    deadline = time.monotonic() + 20
+    while True:
+        alive = [process for process in processes if _runs(process)]
+        if not alive or time.monotonic() > deadline:
+            return [str(process) for process in alive]
+        time.sleep(0.1)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
