@@ -267,20 +267,3 @@ def read_sysex_file(path: Path) -> BankContents:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     return read_sysex(data, origin=path.name)
-
-
-class DexedEngine:
-    """Renders packed voices at 44.1 kHz. Importing the engine (GPL) happens here, in the render process only."""
-
-    sample_rate = 44_100
-
-    def __init__(self) -> None:
-        from dexed._dexed import DexedSynth
-
-        self._make = DexedSynth
-
-    def render(self, packed: bytes, *, key: int, velocity: int, held: float, seconds: float):  # type: ignore[no-untyped-def]
-        """One note, float32 [seconds * 44100]."""
-        synth = self._make(float(self.sample_rate), 0)
-        synth.load_sysex(to_unpacked(from_packed(packed)) + b"\x3f")
-        return synth.render(key, velocity, held, seconds)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import soxr
 from pebble import ProcessExpired, ProcessPool
 
+from timbrel.notes.dx7 import from_packed, to_unpacked
 from timbrel.notes.noteset import HELD_SECONDS, NOTE_SAMPLES, NOTE_SECONDS, SAMPLE_RATE, quantise
 
 if TYPE_CHECKING:
@@ -80,10 +81,29 @@ def _soundfont(path: Path) -> Any:
     return SoundfontEngine(path)
 
 
-@lru_cache(maxsize=1)
-def _dexed() -> Any:
-    from timbrel.notes.dx7 import DexedEngine
+class DexedEngine:
+    """Renders packed DX7 voices at 44.1 kHz. The engine (GPL) is imported here, in the render process only."""
 
+    sample_rate = 44_100
+
+    def __init__(self) -> None:
+        from dexed._dexed import DexedSynth
+
+        self._make = DexedSynth
+
+    def render(
+        self, packed: bytes, *, key: int, velocity: int, held: float, seconds: float
+    ) -> npt.NDArray[np.float32]:
+        """One note, float32 [seconds * 44100]."""
+        # A new synthesiser for every note: oscillators and low-frequency oscillator start at the same phase.
+        synth = self._make(float(self.sample_rate), 0)
+        synth.load_sysex(to_unpacked(from_packed(packed)) + b"\x3f")
+        audio: npt.NDArray[np.float32] = synth.render(key, velocity, held, seconds)
+        return audio
+
+
+@lru_cache(maxsize=1)
+def _dexed() -> DexedEngine:
     return DexedEngine()
 
 
