@@ -114,8 +114,7 @@ class Engine:
             )
         with self._timed("map"):
             note = vectors.note_from_clip(self._clip(audio))
-            embedding = vectors.codec_embedding(self.models.run, note[None])
-            x, y = map(float, vectors.map_positions(self.models.run, embedding)[0])
+            x, y = map(float, vectors.map_positions(self.models.run, note[None])[0])
         return Location(
             query=replace(query, gate=self._on_the_map(query)), x=x, y=y, nearest=self.nearest(x, y)
         )

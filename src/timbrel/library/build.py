@@ -80,15 +80,14 @@ def build_library(
     if missing:
         raise DataError(f"{folder}/patches.csv lacks {len(missing)} patches, {min(missing)} among them")
 
-    stage1, stage2, positions = _coordinates(notes, rows, run, progress)
     by_patch: dict[str, list[int]] = {}
     for number, note in enumerate(chosen):
         by_patch.setdefault(note.instrument, []).append(number)
-    patches, off_map = [], 0
-    for patch_id, members in by_patch.items():
-        on_map = [number for number in members if _on_map(chosen[number])]
-        off_map += not on_map
-        x, y = positions[on_map or members].mean(axis=0, dtype=np.float64)
+    placing = {patch_id: _placing(members, chosen) for patch_id, members in by_patch.items()}
+    stage1, stage2, positions = _coordinates(notes, rows, set().union(*placing.values()), run, progress)
+    patches = []
+    for patch_id, members in placing.items():
+        x, y = positions[members].mean(axis=0, dtype=np.float64)
         patches.append(_patch(lines[patch_id], float(x), float(y)))
     renders = [_render(number, note) for number, note in enumerate(chosen)]
 
@@ -109,7 +108,7 @@ def build_library(
         patches=len(patches),
         renders=len(renders),
         unpitched_renders=sum(np.isnan(note.f0_midi) for note in chosen),
-        off_map=off_map,
+        off_map=sum(not _on_map(chosen[members[0]]) for members in placing.values()),
         preview_bytes=(out / "previews.zip").stat().st_size,
     )
 
@@ -127,18 +126,25 @@ def build_index(library: Path) -> PitchIndex:
     return PitchIndex.build(np.load(library / "stage1.npy", allow_pickle=False), pitches, encoder=encoder)
 
 
+def _placing(members: list[int], notes: Sequence[Note]) -> list[int]:
+    """The renders of a patch that say where it lies: those at the map's pitches; all, when there are none."""
+    return [number for number in members if _on_map(notes[number])] or members
+
+
 def _coordinates(
-    notes: NoteSet, rows: np.ndarray, run: RunModel, progress: Progress
+    notes: NoteSet, rows: np.ndarray, placing: set[int], run: RunModel, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """stage1 [n, d1], stage2 [n, d2] and map positions [n, 2] of the given rows, all float32."""
-    parts: list[tuple[np.ndarray, ...]] = []
+    """stage1 [n, d1], stage2 [n, d2] and map positions [n, 2] (of ``placing``, else NaN) of the rows, float32."""
+    parts = []
+    positions = np.full((len(rows), 2), np.nan, dtype=np.float32)
     for start in range(0, len(rows), BATCH):
         audio = notes.float_audio(rows[start : start + BATCH])
-        clips = np.stack([frontend.clip(note) for note in audio])
-        positions = vectors.map_positions(run, vectors.codec_embedding(run, audio))
-        parts.append((*vectors.embed_clips(run, clips), positions))
+        parts.append(vectors.embed_clips(run, np.stack([frontend.clip(note) for note in audio])))
+        placed = [number for number in range(len(audio)) if start + number in placing]
+        if placed:
+            positions[[start + number for number in placed]] = vectors.map_positions(run, audio[placed])
         progress(start + len(audio), len(rows))
-    stage1, stage2, positions = (np.concatenate(column) for column in zip(*parts, strict=True))
+    stage1, stage2 = (np.concatenate(column) for column in zip(*parts, strict=True))
     return stage1, stage2, positions
 
 

@@ -14,9 +14,9 @@ from timbrel.errors import Unavailable
 # One call of one model: (name, inputs) -> outputs, batch first. ``Models.run`` of the engine is one.
 RunModel = Callable[[str, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
-NOTE_SAMPLES = 96_000
-# The map encoder looks at the first two seconds of a note.
+# The map encoder looks at the first two seconds of a note; the last of its frames look 1,024 samples further.
 MAP_FRAMES = 150
+MAP_SAMPLES = (MAP_FRAMES + 4) * spectrum.HOP
 # Notes are stored with this peak (-1 dBFS), and the codec's levels are absolute.
 NOTE_PEAK = 10 ** (-1 / 20)
 
@@ -29,25 +29,18 @@ def embed_clips(run: RunModel, clips: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return _finite(outputs, "timbre_encoder", "stage1"), _finite(outputs, "timbre_encoder", "stage2")
 
 
-def codec_embedding(run: RunModel, audio: np.ndarray) -> np.ndarray:
-    """Audio float32 [b, n] at 24 kHz -> codec embedding float32 [b, n // 320, 128]."""
-    log_magnitude = np.ascontiguousarray(spectrum.log_magnitude(audio), dtype=np.float32)
-    return _finite(run("codec_encoder", {"log_magnitude": log_magnitude}), "codec_encoder", "embedding")
-
-
-def map_positions(run: RunModel, embedding: np.ndarray) -> np.ndarray:
-    """Codec embedding float32 [b, 150 or more, 128] -> places on the timbre map, float32 [b, 2]."""
-    head = np.ascontiguousarray(embedding[:, :MAP_FRAMES], dtype=np.float32)
-    return _finite(run("map_encoder", {"embedding": head}), "map_encoder", "position")
+def map_positions(run: RunModel, notes: np.ndarray) -> np.ndarray:
+    """Notes float32 [b, 2.1 s or more] that start at their onset, peak at -1 dBFS -> places on the map [b, 2]."""
+    log_magnitude = spectrum.log_magnitude(notes[:, :MAP_SAMPLES])[:, :MAP_FRAMES]
+    inputs = {"log_magnitude": np.ascontiguousarray(log_magnitude, dtype=np.float32)}
+    embedding = _finite(run("codec_encoder", inputs), "codec_encoder", "embedding")
+    return _finite(run("map_encoder", {"embedding": embedding}), "map_encoder", "position")
 
 
 def note_from_clip(clip: np.ndarray) -> np.ndarray:
-    """A clip that starts at its onset, float32 [n], as a note: 4 s, peak at -1 dBFS. float32 [96000]"""
-    note = np.zeros(NOTE_SAMPLES, dtype=np.float32)
-    head = clip[:NOTE_SAMPLES]
-    note[: len(head)] = head
-    peak = float(np.abs(note).max())
-    return note * np.float32(NOTE_PEAK / peak) if peak > 0 else note
+    """A clip that starts at its onset, float32 [n], at a note's level: peak at -1 dBFS."""
+    peak = float(np.abs(clip).max())
+    return clip * np.float32(NOTE_PEAK / peak) if peak > 0 else clip
 
 
 def _finite(outputs: Mapping[str, np.ndarray], model: str, name: str) -> np.ndarray:
