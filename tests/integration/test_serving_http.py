@@ -1,0 +1,480 @@
+"""The HTTP service, asked as clients ask it: every format, every kind of bad input, links, docs, metrics."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from prometheus_client.parser import text_string_to_metric_families
+from support.recordings import encoded, note, wav_note
+from support.serving import Serving
+
+from timbrel.pitch.estimate import estimate
+
+
+def _search(http: httpx.Client, audio: bytes, **fields: str) -> httpx.Response:
+    return http.post("/search", files={"audio": ("clip", audio)}, data=fields)
+
+
+def _error(answer: httpx.Response) -> dict[str, str]:
+    """The envelope's content, checked."""
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert list(body) == ["error"]
+    assert sorted(body["error"]) == ["code", "message"]
+    assert body["error"]["message"]
+    assert "\n" not in body["error"]["message"]
+    return dict(body["error"])
+
+
+def _works(http: httpx.Client) -> None:
+    """The service answers a good question."""
+    answer = _search(http, wav_note(), k="1")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["query"]["midi"] == pytest.approx(60, abs=0.5)
+    assert len(answer.json()["hits"]) == 1
+
+
+# --- what works --------------------------------------------------------------------------------------------------
+
+FORMATS = [
+    *[("WAV", subtype, 44_100) for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")],
+    *[
+        ("WAV", "PCM_16", rate)
+        for rate in (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 48_000, 96_000, 192_000)
+    ],
+    *[("WAV", "FLOAT", rate) for rate in (8_000, 192_000)],
+    *[("FLAC", subtype, 48_000) for subtype in ("PCM_S8", "PCM_16", "PCM_24")],
+    *[("FLAC", "PCM_16", rate) for rate in (8_000, 192_000)],
+    *[("OGG", "VORBIS", rate) for rate in (8_000, 44_100, 192_000)],
+    ("OGG", "OPUS", 48_000),
+    *[("MP3", "MPEG_LAYER_III", rate) for rate in (8_000, 24_000, 44_100, 48_000)],
+    *[("AIFF", subtype, 44_100) for subtype in ("PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")],
+    *[("AIFF", "PCM_16", rate) for rate in (8_000, 192_000)],
+]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("container", "subtype", "rate"), FORMATS)
+def test_every_format(http: httpx.Client, container: str, subtype: str, rate: int, channels: int) -> None:
+    audio = encoded(note(rate, channels=channels), rate, container, subtype)
+    answer = _search(http, audio, k="3")
+    assert answer.status_code == 200, answer.text
+    query = answer.json()["query"]
+    assert query["midi"] == pytest.approx(60, abs=0.5)
+    assert query["f0_hz"] == pytest.approx(261.63, rel=0.03)
+    assert query["gate"]["decision"] == "pitched"
+    assert len(answer.json()["hits"]) == 3
+
+
+def test_a_hit_tells_everything_and_leads_to_its_patch(http: httpx.Client) -> None:
+    answer = _search(http, wav_note()).json()
+    assert sorted(answer) == ["hits", "query"]
+    assert sorted(answer["query"]) == ["confidence", "f0_hz", "gate", "midi"]
+    assert 0 < answer["query"]["confidence"] <= 1
+    hits = answer["hits"]
+    assert len(hits) == 10
+    assert len({hit["patch_id"] for hit in hits}) == 10
+    assert [hit["stage2_distance"] for hit in hits] == sorted(hit["stage2_distance"] for hit in hits)
+    for hit in hits:
+        assert {"patch_id", "name", "family", "pitch", "stage1_distance", "stage2_distance", "links"} <= set(
+            hit
+        )
+        assert hit["pitch"] == pytest.approx(60, abs=1.5)
+    first = hits[0]
+    patch = http.get(first["links"]["patch"])
+    assert patch.status_code == 200
+    # A DX7 single-voice dump: F0 43 00 00 01 1B, 155 bytes, checksum, F7.
+    assert (len(patch.content), patch.content[:6]) == (163, bytes.fromhex("f0430000011b"))
+    assert patch.headers["content-disposition"].startswith("attachment; filename*=UTF-8''")
+    assert patch.headers["content-disposition"].endswith(".syx")
+    preview = http.get(first["links"]["preview"])
+    assert (preview.status_code, preview.headers["content-type"]) == (200, "audio/mpeg")
+    sound, rate = soundfile.read(io.BytesIO(preview.content))
+    assert rate == 24_000
+    assert np.abs(sound).max() > 0.1
+
+
+def test_options_count(http: httpx.Client) -> None:
+    held = _search(http, wav_note(), pitch="66", k="4").json()
+    assert held["query"]["gate"]["decision"] == "overridden"
+    assert len(held["hits"]) == 4
+    assert all(hit["pitch"] == pytest.approx(66, abs=1.5) for hit in held["hits"])
+    opened = _search(http, wav_note(), gate="off").json()
+    assert opened["query"]["gate"]["decision"] == "off"
+    queried = http.post("/search?k=2&gate=require", files={"audio": ("clip", wav_note())}).json()
+    assert len(queried["hits"]) == 2
+    assert queried["query"]["gate"]["decision"] == "pitched"
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0, 10.0])
+def test_synthesize_gives_the_pitch_and_length_asked_for(http: httpx.Client, seconds: float) -> None:
+    answer = http.post("/synthesize", json={"x": 0.2, "y": -0.3, "pitch": 62, "seconds": seconds})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "audio/wav")
+    info = soundfile.info(io.BytesIO(answer.content))
+    assert (info.samplerate, info.channels, info.subtype) == (24_000, 1, "PCM_16")
+    assert info.duration == pytest.approx(seconds, abs=1 / 75)
+    sound, rate = soundfile.read(io.BytesIO(answer.content), dtype="float32")
+    assert np.abs(sound).max() == pytest.approx(10 ** (-1 / 20), abs=0.01)
+    if seconds >= 1:
+        assert estimate(sound, rate).midi == pytest.approx(62, abs=0.5)
+
+
+def test_locate_places_a_recording_and_names_its_neighbours(http: httpx.Client) -> None:
+    answer = http.post("/locate", files={"audio": ("clip", wav_note())})
+    assert answer.status_code == 200
+    place = answer.json()
+    assert np.isfinite([place["x"], place["y"]]).all()
+    assert place["query"]["midi"] == pytest.approx(60, abs=0.5)
+    distances = [patch["distance"] for patch in place["nearest"]]
+    assert distances == sorted(distances)
+    first = place["nearest"][0]
+    assert first["distance"] == pytest.approx(np.hypot(first["x"] - place["x"], first["y"] - place["y"]))
+    assert http.get(first["links"]["patch"]).status_code == 200
+
+
+# --- the gate ----------------------------------------------------------------------------------------------------
+
+
+def _noise() -> np.ndarray:
+    return 0.3 * np.random.default_rng(0).normal(size=36_000).clip(-3, 3)
+
+
+GATED = [
+    ("unpitched", _noise()),
+    ("silent", np.zeros(24_000)),
+    ("too_short", note(24_000, seconds=0.02)),
+    ("out_of_range", note(24_000, hz=3_000.0)),
+]
+
+
+@pytest.mark.parametrize(("decision", "samples"), GATED, ids=[name for name, _ in GATED])
+def test_the_gate_decides_with_a_reason_and_refuses_what_requires_a_pitch(
+    http: httpx.Client, decision: str, samples: np.ndarray
+) -> None:
+    audio = encoded(samples, 24_000, "WAV", "PCM_16")
+    answer = _search(http, audio)
+    assert answer.status_code == 200, answer.text
+    gate = answer.json()["query"]["gate"]
+    assert gate["decision"] == decision
+    assert gate["reason"]
+    assert (answer.json()["hits"] == []) == (decision in ("silent", "too_short"))
+    refused = _search(http, audio, gate="require")
+    assert refused.status_code == 422
+    error = _error(refused)
+    assert error["code"] == "unsuitable_query"
+    assert error["message"].startswith(f"{decision}: ")
+    _works(http)
+
+
+# --- what does not work ------------------------------------------------------------------------------------------
+
+
+def _header_only() -> bytes:
+    return wav_note()[:44]
+
+
+def _with_nan() -> bytes:
+    samples = note(24_000)
+    samples[1000] = np.nan
+    return encoded(samples, 24_000, "WAV", "FLOAT")
+
+
+def _half_an_hour() -> bytes:
+    return encoded(np.zeros(30 * 60 * 8_000), 8_000, "FLAC", "PCM_16")
+
+
+BAD_AUDIO = {
+    "empty": (b"", 400, "unreadable_audio"),
+    "header only": (_header_only(), 400, "unreadable_audio"),
+    "header cut off": (wav_note()[:20], 400, "unreadable_audio"),
+    "not audio": (b"these are words, no sound" * 100, 400, "unreadable_audio"),
+    "an image's first bytes": (b"\x89PNG\r\n\x1a\n" + bytes(2000), 400, "unreadable_audio"),
+    "NaN": (_with_nan(), 400, "unreadable_audio"),
+    "0 samples": (encoded(np.zeros(0), 24_000, "WAV", "PCM_16"), 400, "unreadable_audio"),
+    "30 minutes": (_half_an_hour(), 413, "audio_too_large"),
+    "100 MB": (bytes(100_000_000), 413, "audio_too_large"),
+}
+
+
+@pytest.mark.parametrize("path", ["/search", "/locate"])
+@pytest.mark.parametrize("name", BAD_AUDIO)
+def test_bad_recordings(http: httpx.Client, name: str, path: str) -> None:
+    audio, status, code = BAD_AUDIO[name]
+    answer = http.post(path, files={"audio": ("clip.wav", audio)})
+    assert answer.status_code == status, answer.text
+    assert _error(answer)["code"] == code
+    _works(http)
+
+
+def _audio() -> dict[str, Any]:
+    return {"audio": ("clip.wav", wav_note())}
+
+
+BAD_REQUESTS = {
+    "wrong field": (
+        "POST",
+        "/search",
+        {"files": {"file": _audio()["audio"]}},
+        400,
+        "field 'audio' is missing",
+    ),
+    "missing field": ("POST", "/search", {"files": {"k": (None, "1")}}, 400, "field 'audio' is missing"),
+    "no form": ("POST", "/search", {}, 400, "multipart/form-data"),
+    "JSON for a form": ("POST", "/locate", {"json": {"audio": "x"}}, 400, "multipart/form-data"),
+    "text for a file": (
+        "POST",
+        "/search",
+        {"files": {"audio": (None, "http://127.0.0.1/x.wav")}},
+        400,
+        "not a file",
+    ),
+    "unknown field": ("POST", "/search", {"files": _audio(), "data": {"limit": "3"}}, 400, "'limit'"),
+    "k = 0": ("POST", "/search", {"files": _audio(), "data": {"k": "0"}}, 400, "k: "),
+    "k = 1000": ("POST", "/search", {"files": _audio(), "data": {"k": "1000"}}, 400, "k: "),
+    "k = all": ("POST", "/search", {"files": _audio(), "data": {"k": "all"}}, 400, "k: "),
+    "gate = maybe": ("POST", "/search", {"files": _audio(), "data": {"gate": "maybe"}}, 400, "gate: "),
+    "pitch 200": ("POST", "/search", {"files": _audio(), "data": {"pitch": "200"}}, 400, "pitch: "),
+    "pitch NaN": ("POST", "/search", {"files": _audio(), "data": {"pitch": "nan"}}, 400, "pitch: "),
+    "synthesize pitch 200": ("POST", "/synthesize", {"json": {"x": 0, "y": 0, "pitch": 200}}, 400, "pitch: "),
+    "synthesize pitch 90": ("POST", "/synthesize", {"json": {"x": 0, "y": 0, "pitch": 90}}, 400, "48 to 72"),
+    "synthesize pitch 60.5": (
+        "POST",
+        "/synthesize",
+        {"json": {"x": 0, "y": 0, "pitch": 60.5}},
+        400,
+        "pitch: ",
+    ),
+    "beyond the map": ("POST", "/synthesize", {"json": {"x": 9, "y": 9, "pitch": 60}}, 400, "x is"),
+    "0 seconds": (
+        "POST",
+        "/synthesize",
+        {"json": {"x": 0, "y": 0, "pitch": 60, "seconds": 0}},
+        400,
+        "seconds: ",
+    ),
+    "an hour": (
+        "POST",
+        "/synthesize",
+        {"json": {"x": 0, "y": 0, "pitch": 60, "seconds": 3600}},
+        400,
+        "seconds: ",
+    ),
+    "x missing": ("POST", "/synthesize", {"json": {"y": 0, "pitch": 60}}, 400, "x is missing"),
+    "x text": ("POST", "/synthesize", {"json": {"x": "left", "y": 0, "pitch": 60}}, 400, "x: "),
+    "half a JSON": ("POST", "/synthesize", {"content": b'{"x": 1,'}, 400, "not JSON"),
+    "a JSON list": ("POST", "/synthesize", {"json": [0, 0, 60]}, 400, "no JSON object"),
+    "a large JSON": ("POST", "/synthesize", {"content": b" " * 1_000_000}, 413, "larger than 64 KiB"),
+    "unknown route": ("GET", "/nothing/here", {}, 404, "/nothing/here"),
+    "wrong method": ("GET", "/search", {}, 405, "use POST"),
+    "delete": ("DELETE", "/livez", {}, 405, "use "),
+    "unknown patch": ("GET", "/patches/dx7-000000000000/file", {}, 404, "dx7-000000000000"),
+    "unknown preview": ("GET", "/patches/dx7-000000000000/preview", {}, 404, "dx7-000000000000"),
+    "climbing out": ("GET", "/patches/..%2f..%2fmanifest.json/file", {}, 404, ""),
+}
+
+
+@pytest.mark.parametrize("name", BAD_REQUESTS)
+def test_bad_requests(http: httpx.Client, name: str) -> None:
+    method, path, parts, status, words = BAD_REQUESTS[name]
+    answer = http.request(method, path, **parts)
+    assert answer.status_code == status, answer.text
+    assert words in _error(answer)["message"]
+    _works(http)
+
+
+def test_a_large_upload_is_refused_before_it_is_sent(serving: Serving, http: httpx.Client) -> None:
+    """Only the headers go out; the refusal comes back while the server waits for 100 MB."""
+    head = (
+        b"POST /search HTTP/1.1\r\nHost: timbrel\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        b"Content-Length: 100000000\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", serving.ports.http), timeout=60) as connection:
+        connection.sendall(head)
+        received = b""
+        while b"}}" not in received:
+            chunk = connection.recv(4096)
+            assert chunk
+            received += chunk
+    assert received.startswith(b"HTTP/1.1 413 ")
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["code"] == "audio_too_large"
+    _works(http)
+
+
+def test_an_endless_upload_without_a_length_is_cut_off(http: httpx.Client) -> None:
+    def endless() -> Iterator[bytes]:
+        yield b'--b\r\ncontent-disposition: form-data; name="audio"; filename="x"\r\n\r\n'
+        for _ in range(100):
+            yield bytes(1_000_000)
+
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    answer = http.post("/search", content=endless(), headers=headers)
+    assert answer.status_code == 413
+    assert _error(answer)["code"] == "audio_too_large"
+    _works(http)
+
+
+def test_an_upload_that_breaks_off_harms_nobody(serving: Serving, http: httpx.Client) -> None:
+    with socket.create_connection(("127.0.0.1", serving.ports.http), timeout=60) as connection:
+        connection.sendall(
+            b"POST /search HTTP/1.1\r\nHost: timbrel\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+            b"Content-Length: 5000\r\n\r\n--b\r\n"
+        )
+    _works(http)
+
+
+# --- pages -------------------------------------------------------------------------------------------------------
+
+
+def test_health(http: httpx.Client) -> None:
+    assert http.get("/livez").status_code == 200
+    assert http.get("/readyz").status_code == 200
+
+
+def test_the_documentation_page_needs_no_other_host(http: httpx.Client) -> None:
+    for path in ("/", "/docs"):
+        page = http.get(path)
+        assert page.headers["content-type"].startswith("text/html")
+        assert "http://" not in page.text
+        assert "https://" not in page.text
+        assert "/docs.json" in page.text
+    for asset in ("/static_content/swagger-ui.css", "/static_content/swagger-ui-bundle.js"):
+        assert http.get(asset).status_code == 200
+
+
+def test_the_openapi_document_is_true(http: httpx.Client) -> None:
+    document = http.get("/docs.json").json()
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == {
+        "/search", "/synthesize", "/locate", "/patches/{patch_id}/file", "/patches/{patch_id}/preview",
+        "/livez", "/readyz", "/metrics",
+    }  # fmt: skip
+    schemas = document["components"]["schemas"]
+    text = json.dumps(document)
+    assert {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]} <= set(schemas)
+    # Every answer that the service gives to these is one that the document names, errors in the envelope.
+    for method, path, parts, status, _ in BAD_REQUESTS.values():
+        template = "/patches/{patch_id}/" + path.rpartition("/")[2] if path.startswith("/patches/") else path
+        operation = document["paths"].get(template, {}).get(method.lower())
+        if operation is not None:
+            assert http.request(method, path, **parts).status_code == status
+            answer = operation["responses"][str(status)]["content"]["application/json"]
+            assert answer["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
+    hit = _search(http, wav_note(), k="1").json()["hits"][0]
+    assert set(hit) == set(schemas["HitAnswer"]["properties"]) == set(schemas["HitAnswer"]["required"])
+    form = document["paths"]["/search"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == {"audio", "k", "gate", "pitch"}
+    pitch = schemas["SynthesizeRequest"]["properties"]["pitch"]
+    assert (pitch["minimum"], pitch["maximum"]) == (48, 72)
+
+
+# --- metrics -----------------------------------------------------------------------------------------------------
+
+
+def _samples(http: httpx.Client) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    text = http.get("/metrics").text
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_are_exact_over_two_workers(serving: Serving) -> None:
+    def ask(job: str) -> int:
+        # A connection of its own each time, so that both workers get their share.
+        with serving.client() as client:
+            if job == "search":
+                return _search(client, wav_note(), k="1").status_code
+            if job == "silent":
+                return _search(client, encoded(np.zeros(24_000), 24_000, "WAV", "PCM_16")).status_code
+            if job == "refused":
+                return _search(client, wav_note(), k="0").status_code
+            if job == "noise":
+                return _search(client, b"words").status_code
+            if job == "synthesize":
+                body = {"x": 0, "y": 0, "pitch": 60, "seconds": 0.2}
+                return client.post("/synthesize", json=body).status_code
+            if job == "locate":
+                return client.post("/locate", files=_audio()).status_code
+            return client.get("/nowhere").status_code
+
+    jobs = {"search": 12, "silent": 5, "refused": 7, "noise": 4, "synthesize": 9, "locate": 6, "nowhere": 8}
+    with serving.client() as client:
+        before = _samples(client)
+    workers_before = serving.log("service")
+    with ThreadPoolExecutor(4) as pool:
+        statuses = list(pool.map(ask, [job for job, count in jobs.items() for _ in range(count)]))
+    assert {status: statuses.count(status) for status in set(statuses)} == {200: 32, 400: 11, 404: 8}
+    log = serving.log("service")[len(workers_before) :]
+    assert "[entry_service:timbrel:1]" in log
+    assert "[entry_service:timbrel:2]" in log
+    with serving.client() as client:
+        after = _samples(client)
+
+    def risen(name: str, **labels: str) -> float:
+        key = (name, tuple(sorted(labels.items())))
+        return after.get(key, 0.0) - before.get(key, 0.0)
+
+    def requests(endpoint: str, outcome: str) -> float:
+        return risen("timbrel_requests_total", endpoint=endpoint, outcome=outcome)
+
+    assert requests("search", "ok") == 17
+    assert requests("search", "invalid_input") == 7
+    assert requests("search", "unreadable_audio") == 4
+    assert requests("synthesize", "ok") == 9
+    assert requests("locate", "ok") == 6
+    assert requests("other", "not_found") == 8
+    assert risen("timbrel_request_seconds_count", endpoint="search") == 28
+    stages = {
+        "f0": 23,
+        "gate": 23,
+        "stage1": 12,
+        "index": 12,
+        "stage2": 12,
+        "map": 6,
+        "generate": 9,
+        "decode": 9,
+    }
+    for stage, count in stages.items():
+        assert risen("timbrel_stage_seconds_count", stage=stage) == count, stage
+        assert risen("timbrel_stage_seconds_bucket", stage=stage, le="+Inf") == count, stage
+    assert risen("timbrel_gate_decisions_total", decision="pitched") == 12
+    assert risen("timbrel_gate_decisions_total", decision="silent") == 5
+    # Whichever worker is asked, the sums are the same.
+    for _ in range(6):
+        with serving.client() as client:
+            again = _samples(client)
+        counted = {key: value for key, value in again.items() if key[0].startswith("timbrel_")}
+        counted = {key: value for key, value in counted.items() if ("endpoint", "other") not in key[1]}
+        assert counted == {key: after[key] for key in counted}
+
+
+def test_what_is_served_shows_in_metrics_once(http: httpx.Client) -> None:
+    samples = _samples(http)
+    bundles = [key for key in samples if key[0] == "timbrel_bundle_info"]
+    models = [dict(key[1]) for key in samples if key[0] == "timbrel_model_info"]
+    assert len(bundles) == 1
+    assert samples[bundles[0]] == 1
+    assert sorted(model["model"] for model in models) == [
+        "codec_decoder", "codec_encoder", "generator", "map_encoder", "timbre_encoder",
+    ]  # fmt: skip
+    assert {model["engine"] for model in models} == {"triton"}
+    assert all(len(model["sha256"]) == 64 for model in models)
+    assert not any("pid" in dict(labels) for name, labels in samples if name.startswith("timbrel_"))
+
+
+def test_stray_paths_make_no_new_series(http: httpx.Client) -> None:
+    http.get("/stray/0")
+    before = len(_samples(http))
+    for number in range(1, 20):
+        http.get(f"/stray/{number}")
+    assert len(_samples(http)) == before
