@@ -18,11 +18,11 @@ def recall(
 ) -> dict[int, float]:
     """Share of the queries whose instrument is among the ``k`` nearest, for each ``k`` of ``at``.
 
-    ``gallery`` ``[n, d]``: one vector per note, with its instrument in ``labels`` ``[n]`` and its pitch
-    (MIDI) in ``pitches`` ``[n]``. ``queries`` ``[q, d]``: disturbed versions of the notes in rows ``asked``
-    ``[q]``. Each instrument stands in the list once, with its note nearest to the query's pitch, the query's
-    own note left out: what a pitch gate leaves of a library. Distance is one minus the cosine; ties count
-    against the query.
+    ``gallery`` ``[n, d]``: one vector per note, with its instrument in ``labels`` ``[n]`` and its pitch (MIDI) in
+    ``pitches`` ``[n]``. ``queries`` ``[q, d]``: disturbed versions of the notes in rows ``asked`` ``[q]``. Each
+    instrument stands in the list once, with its note nearest to the query's pitch, the query's own note left out.
+    That is harder than a search: the right answer is another pitch, while wrong ones may be at the query's own, so
+    vectors that follow the pitch find nothing. Distance is one minus the cosine; ties count against the query.
     """
     queries, gallery = _unit(queries), _unit(gallery)
     _, instrument = np.unique(labels, return_inverse=True)
