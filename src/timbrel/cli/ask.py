@@ -1,5 +1,4 @@
-"""``timbrel search``, ``timbrel locate`` and ``timbrel synthesize``: the two questions, asked of the bundle.
-"""
+"""``timbrel search``, ``timbrel locate`` and ``timbrel synthesize``: the two questions, asked of the bundle."""
 
 from __future__ import annotations
 

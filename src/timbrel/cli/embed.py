@@ -87,8 +87,7 @@ def embed(files: tuple[str, ...], output: Path, skip_unreadable: bool, bundle: P
 def _batches(
     files: Sequence[str], *, skip_unreadable: bool
 ) -> Iterator[tuple[int, list[str], list[np.ndarray]]]:
-    """(files taken, names read, their clips), batch by batch, in order; decoding is shared by a few threads.
-    """
+    """(files taken, names read, their clips), batch by batch, in order; decoding is shared by a few threads."""
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(files), BATCH):
             batch = files[start : start + BATCH]

@@ -42,8 +42,7 @@ def run(params: Params, root: Path, record: Record) -> None:
 
 
 def search_report(engine: Engine, params: Params, root: Path) -> dict[str, Any]:
-    """Measure and write reports/search.json. The library's renders are made again where data/ is not there.
-    """
+    """Measure and write reports/search.json. The library's renders are made again where data/ is not there."""
     settings = params.evaluation
     stored = root / "data" / "patches"
     content = {"command": "python benchmarks/patch_recall.py"} | patch_recall.measure(
