@@ -24,6 +24,7 @@ def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     if not os.environ.get("CI") or not report.skipped or hasattr(report, "wasxfail"):
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
     if not excused(reason):
         report.outcome = "failed"
         report.longrepr = f"CI skips nothing that can be installed: {reason}"

@@ -125,6 +125,22 @@ def test_a_run_names_the_revision_the_changes_and_the_lock(checkout: Path) -> No
     assert run.data.tags["timbrel.dvc_lock"] == sha256_of(checkout / "dvc.lock")
 
 
+def test_a_checkpoint_belongs_to_its_settings_and_data(checkout: Path) -> None:
+    data = checkout / "notes.csv"
+
+    def checkpoint(steps: int, content: str) -> Path:
+        data.write_text(content)
+        with stage_run("vae", {"vae": {"steps": steps}}, checkout) as record:
+            record.dataset("notes", data)
+            return record.checkpoint
+
+    first = checkpoint(10, "a")
+    assert first.parent == checkout / "build" / "checkpoints"
+    assert first.name.startswith("vae-")
+    assert checkpoint(10, "a") == first
+    assert len({first, checkpoint(11, "a"), checkpoint(10, "b")}) == 3
+
+
 def test_more_than_a_hundred_parameters(checkout: Path) -> None:
     with stage_run("vae", {f"p{i}": i for i in range(120)}, checkout):
         pass

@@ -36,13 +36,16 @@ BATCH = 100  # MLflow takes at most 100 parameters in one call
 class Record:
     """What a stage tells about itself while it runs. Not thread-safe: a stage reports from one thread."""
 
-    def __init__(self, *, stage: str, client: MlflowClient, run_id: str, root: Path) -> None:
+    def __init__(
+        self, *, stage: str, client: MlflowClient, run_id: str, root: Path, parameters: Mapping[str, object]
+    ) -> None:
         self.stage = stage
         self.run_id = run_id
         self.final: dict[str, float] = {}
         self.history: History = {}
         self._client = client
         self._root = root
+        self._inputs = [json.dumps(parameters, sort_keys=True, default=str)]
         self._started = time.monotonic()
         self._told_at = float("-inf")
 
@@ -50,6 +53,16 @@ class Record:
     def seconds(self) -> float:
         """Since the run began."""
         return time.monotonic() - self._started
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where a training keeps its state: one file per settings and data sets named so far.
+
+        A training that was cut off goes on when it is run again, but never from a state that other settings or
+        other data left.
+        """
+        key = hashlib.sha256("\n".join(self._inputs).encode()).hexdigest()[:12]
+        return self._root / "build" / "checkpoints" / f"{self.stage}-{key}.pt"
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Log metrics, as points of a curve when ``step`` is given. The last value of each goes into the report."""
@@ -73,7 +86,9 @@ class Record:
         from mlflow.entities import Dataset, DatasetInput
 
         source = json.dumps({"uri": _relative(path, self._root)})
-        entry = Dataset(name=name, digest=content_hash(path)[:32], source_type="local", source=source)
+        digest = content_hash(path)
+        self._inputs.append(f"{name} {digest}")
+        entry = Dataset(name=name, digest=digest[:32], source_type="local", source=source)
         self._client.log_inputs(self.run_id, datasets=[DatasetInput(entry, [])])
 
     def artifact(self, path: Path) -> None:
@@ -108,7 +123,7 @@ def stage_run(
 
     client, experiment = open_store(root)
     run = client.create_run(experiment, run_name=stage, tags=_tags(stage, root))
-    record = Record(stage=stage, client=client, run_id=run.info.run_id, root=root)
+    record = Record(stage=stage, client=client, run_id=run.info.run_id, root=root, parameters=parameters)
     try:
         params = [Param(name, str(value)) for name, value in flatten(parameters).items()]
         for start in range(0, len(params), BATCH):
