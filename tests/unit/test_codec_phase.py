@@ -69,7 +69,9 @@ def test_silence_stays_silent() -> None:
 def test_one_steady_partial_advances_by_its_frequency() -> None:
     """A peak between bins 50 and 51 turns by 2 pi * 50.3 * 320 / 2048 from frame to frame."""
     time = np.arange(24_000) / 24_000
-    magnitude = to_magnitude(log_magnitude(np.sin(2 * np.pi * 50.3 * 24_000 / 2048 * time).astype(np.float32)))
+    magnitude = to_magnitude(
+        log_magnitude(np.sin(2 * np.pi * 50.3 * 24_000 / 2048 * time).astype(np.float32))
+    )
     guess = phase.initial_phase(magnitude)
     step = np.angle(np.exp(1j * (guess[31, 50] - guess[30, 50])))
     assert step == pytest.approx(np.angle(np.exp(2j * np.pi * 50.3 * 320 / 2048)), abs=0.05)

@@ -13,7 +13,9 @@ def sine(hz: float, seconds: float = 1.0, amplitude: float = 1.0) -> np.ndarray:
     return (amplitude * np.sin(2.0 * np.pi * hz * time)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("samples", "frames"), [(0, 0), (319, 0), (320, 1), (639, 1), (95_999, 299), (96_000, 300)])
+@pytest.mark.parametrize(
+    ("samples", "frames"), [(0, 0), (319, 0), (320, 1), (639, 1), (95_999, 299), (96_000, 300)]
+)
 def test_every_320_samples_give_one_frame(samples: int, frames: int) -> None:
     result = spectrum.log_magnitude(np.zeros(samples, dtype=np.float32))
     assert result.shape == (frames, 1025)

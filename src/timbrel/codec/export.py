@@ -1,12 +1,12 @@
 """The codec as two ONNX files with the names that serving knows: ``codec_encoder.onnx`` and ``codec_decoder.onnx``.
 
-    codec_encoder.onnx   log_magnitude [batch, frames, 1025] -> embedding [batch, frames, 128]
-    codec_decoder.onnx   embedding [batch, frames, 128]      -> log_magnitude [batch, frames, 1025]
+codec_encoder.onnx   log_magnitude [batch, frames, 1025] -> embedding [batch, frames, 128]
+codec_decoder.onnx   embedding [batch, frames, 128]      -> log_magnitude [batch, frames, 1025]
 """
 
 from __future__ import annotations
 
-import io
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -54,19 +54,19 @@ def export(folder: Path, out: Path) -> tuple[Path, Path]:
 
 def _write(module: nn.Module, example: Tensor, given: str, wanted: str, path: Path) -> None:
     axes = {0: "batch", 1: "frames"}
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        written = Path(folder) / path.name
         # The tracing exporter is deprecated, but it writes one self-contained file and needs no further package.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             module.eval(),
             (example,),
-            buffer,
+            str(written),
             input_names=[given],
             output_names=[wanted],
             dynamic_axes={given: axes, wanted: axes},
             opset_version=OPSET,
             dynamo=False,
         )
-    with atomic_write(path) as handle:
-        handle.write(buffer.getvalue())
+        with atomic_write(path) as handle:
+            handle.write(written.read_bytes())

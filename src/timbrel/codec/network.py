@@ -4,10 +4,10 @@
     dB ───┤                                   + ─► standardise ─────┤                                   + ─► dB
           └─ 1025 → hidden → 128 (starts at 0)┘   [frames, 128]     └─ 128 → hidden → hidden → 1025 ────┘
 
-It is as good as a 128-component PCA before the first step, and the multilayer perceptrons learn what a linear map cannot:
-that partials move with the pitch. The PCA basis is turned by a random rotation, so that every one of the 128 dimensions
-has about the same spread: standardising them then hardly changes distances, and a mean squared error on embeddings (what
-the generator minimises) stays proportional to one on spectra.
+It is as good as a 128-component PCA before the first step, and the multilayer perceptrons learn what a linear map
+cannot: that partials move with the pitch. The PCA basis is turned by a random rotation, so that every one of the 128
+dimensions has about the same spread: standardising them then hardly changes distances, and a mean squared error on
+embeddings (what the generator minimises) stays nearly proportional to one on spectra.
 """
 
 from __future__ import annotations
@@ -52,7 +52,11 @@ class MagnitudeCodec(nn.Module):
         )
         self.synthesis = nn.Linear(DIMENSIONS, BINS, bias=False)
         self.synthesis_residual = nn.Sequential(
-            nn.Linear(DIMENSIONS, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, BINS)
+            nn.Linear(DIMENSIONS, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, BINS),
         )
         for residual in (self.analysis_residual, self.synthesis_residual):
             last = residual[-1]

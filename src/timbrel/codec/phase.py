@@ -3,7 +3,7 @@
 Two steps. First a guess in one pass (single-pass spectrogram inversion, Beauregard, Harish and Wyse 2015): every local
 maximum is a partial, its frequency is interpolated between the bins, and its phase is carried on from the frame before;
 bins around it follow it. Then a few iterations of fast Griffin-Lim (Perraudin, Balazs and Søndergaard 2013), started
-from that guess, mend attacks, noise and beats. The guess is what makes few iterations enough. No random number is drawn.
+from that guess, mend attacks, noise and beats. The guess is what makes few iterations enough. Nothing is random.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def initial_phase(magnitude: np.ndarray) -> np.ndarray:
 def _spread_phase(bins: int) -> np.ndarray:
     """Where partials start: phases far from each other, so that they do not add up to a pulse (which would clip)."""
     golden = (np.sqrt(5.0) - 1.0) / 2.0
-    return np.remainder(np.pi * golden * np.arange(bins, dtype=np.float64) ** 2, 2.0 * np.pi).astype(np.float32)
+    return np.remainder(np.pi * golden * np.arange(bins, dtype=np.float64) ** 2, 2.0 * np.pi).astype(
+        np.float32
+    )
 
 
 def _nearest_peak(is_peak: np.ndarray, log: np.ndarray) -> np.ndarray:
@@ -72,7 +74,9 @@ def griffin_lim(magnitude: np.ndarray, phase: np.ndarray, iterations: int) -> np
     previous = None
     for _ in range(iterations):
         consistent = stft(audio)
-        pushed = consistent if previous is None else consistent + np.float32(MOMENTUM) * (consistent - previous)
+        pushed = (
+            consistent if previous is None else consistent + np.float32(MOMENTUM) * (consistent - previous)
+        )
         previous = consistent
         size = np.abs(pushed)
         np.maximum(size, np.float32(1e-12), out=size)

@@ -1,4 +1,4 @@
-"""Sound to embeddings and back, through anything that runs the two models: serving's half of the codec, without torch."""
+"""Sound to embeddings and back through anything that runs the two models: serving's half, without torch."""
 
 from __future__ import annotations
 

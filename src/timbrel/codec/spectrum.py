@@ -6,8 +6,8 @@ Frame ``t`` looks at 2,048 samples (85 ms) centred on the middle of its own 320 
     samples   |  0 … 319  | 320 … 639 |  …
     centres         160         480
 
-Levels are in dB relative to a full-scale sine (0 dB). The floor is soft: ``20 log10(|X| + 10 ** -4.5)``, so nothing lies below
--90 dB, nothing is lost above it, and silence decodes to exact silence because the floor is subtracted again.
+Levels are in dB relative to a full-scale sine (0 dB). The floor is soft: ``20 log10(|X| + 10 ** -4.5)``, so nothing
+lies below -90 dB, nothing is lost above it, and silence decodes to exact silence because the floor is subtracted again.
 """
 
 from __future__ import annotations

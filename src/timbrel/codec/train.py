@@ -1,8 +1,8 @@
 """Train the codec on random windows of notes.
 
 A batch is a set of windows of 2,048 samples at random places of random notes, transformed on the fly: nothing is
-computed ahead, no two batches are equal, and a step is a few large matrix products. The loss is what the codec is judged
-by: the log-spectral distance, plus an L1 in dB weighted by amplitude (partials carry the pitch; most bins are quiet).
+computed ahead, no two batches are equal, and a step is a few large matrix products. The loss is what the codec is
+judged by, the log-spectral distance, plus two terms weighted by amplitude: partials carry the pitch, most bins are quiet.
 """
 
 from __future__ import annotations
@@ -165,8 +165,11 @@ def train_codec(
 
 
 @torch.no_grad()
-def validation_losses(network: MagnitudeCodec, sets: Sequence[Notes], seed: int, count: int = 1_500) -> dict[str, float]:
+def validation_losses(
+    network: MagnitudeCodec, sets: Sequence[Notes], seed: int, count: int = 1_500
+) -> dict[str, float]:
     """The loss terms in dB on the same ``count`` random frames of held-out notes each time, named ``heldout_…``."""
-    frames = torch.from_numpy(_draw_sounding(sets, count, step_generator(seed, 2**31 + 1))).to(network.mean.device)
+    drawn = _draw_sounding(sets, count, step_generator(seed, 2**31 + 1))
+    frames = torch.from_numpy(drawn).to(network.mean.device)
     terms = losses(frames, network.spectrum(network.latent(frames)))
     return {f"heldout_{name}": term.item() for name, term in terms.items()}

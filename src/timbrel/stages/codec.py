@@ -54,13 +54,15 @@ def run(params: Params, root: Path, record: Record) -> None:
         for split, rows in (("train", notes.select(split="train")), ("heldout", held[name])):
             if len(rows):
                 some = np.sort(rng.choice(rows, min(settings.validation_notes, len(rows)), replace=False))
-                audio = (notes.float_audio(int(row)) for row in some)
+                audio = (notes.float_audio([int(row)])[0] for row in some)
                 quality = evaluate(codec, audio, lambda sound: estimate(sound, 24_000).midi)
                 figures |= quality.metrics(f"{split}_{name}_")
     record.metrics(figures)
 
     name, rows = next((name, rows) for name, rows in held.items() if len(rows))
     example = sets[name].notes[int(rows[len(rows) // 2])]
-    sound = sets[name].float_audio(example.row)
+    sound = sets[name].float_audio([example.row])[0]
     record.figure("spectrograms", spectrogram_pair(example.note_id, sound, codec.decode(codec.encode(sound))))
-    save_codec(network, root / "data" / "codec", {"training": settings.model_dump(mode="json"), "figures": figures})
+    save_codec(
+        network, root / "data" / "codec", {"training": settings.model_dump(mode="json"), "figures": figures}
+    )
