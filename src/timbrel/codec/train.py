@@ -2,7 +2,7 @@
 
 A batch is a set of windows of 2,048 samples at random places of random notes, transformed on the fly: nothing is
 computed ahead, no two batches are equal, and a step is a few large matrix products. The loss is what the codec is
-judged by, the log-spectral distance, plus two terms weighted by amplitude: partials carry the pitch, most bins are quiet.
+judged by, the log-spectral distance, plus two terms weighted by amplitude, because partials carry the pitch.
 """
 
 from __future__ import annotations
