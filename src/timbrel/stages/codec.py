@@ -44,7 +44,7 @@ def run(params: Params, root: Path, record: Record) -> None:
         ),
         report=lambda step, metrics: record.metrics(metrics, step=step),
         validate=lambda network: validation_losses(network, held_out, params.seed),
-        checkpoint=root / "data" / ".codec.checkpoint",
+        checkpoint=record.checkpoint,
     )
 
     codec = MagnitudeCodecRuntime(TorchModels(network))
