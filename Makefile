@@ -6,7 +6,7 @@ VENV := $(or $(TIMBREL_VENV),.venv)
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: help setup-serve setup serve test unit lint format repro smoke mlflow lock clean
+.PHONY: help setup-serve setup serve test unit lint format repro smoke mlflow lock readme clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -37,7 +37,7 @@ format: setup ## put the code into ruff's format
 	@$(BIN)/ruff format .
 
 repro: setup ## rebuild what params.yaml or the code changed
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro && $(BIN)/python scripts/readme.py
 
 smoke: setup ## the whole pipeline in miniature, in a temporary clone
 	@$(BIN)/python -m pytest tests/integration/test_pipeline.py $(PYTEST_ARGS)
@@ -45,6 +45,9 @@ smoke: setup ## the whole pipeline in miniature, in a temporary clone
 mlflow: setup ## look at the training runs on 127.0.0.1:5000 (PORT=… for another)
 	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --host 127.0.0.1 --port $(or $(PORT),5000) \
 	    --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --default-artifact-root file://$(CURDIR)/mlruns
+
+readme: setup ## bring the generated parts of README.md up to date
+	@$(BIN)/python scripts/readme.py
 
 lock: setup ## write requirements/*.lock from the .in files and what is installed
 	@$(BIN)/python requirements/lock.py
