@@ -32,7 +32,9 @@ def stages() -> str:
 
 def commands() -> str:
     """The output of `make help`, as a block."""
-    said = subprocess.run(["make", "-s", "--no-print-directory", "help"], cwd=ROOT, check=True, capture_output=True, text=True)
+    said = subprocess.run(
+        ["make", "-s", "--no-print-directory", "help"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     return f"```\n{said.stdout.rstrip()}\n```"
 
 
@@ -46,7 +48,9 @@ def filled(text: str) -> str:
     """The README with every generated part made anew."""
     for name, make in {"stages": stages, "commands": commands}.items():
         part = f"<!-- {name} -->\n{make()}\n<!-- end {name} -->"
-        text = re.sub(rf"<!-- {name} -->.*?<!-- end {name} -->", lambda _, part=part: part, text, flags=re.DOTALL)
+        text = re.sub(
+            rf"<!-- {name} -->.*?<!-- end {name} -->", lambda _, part=part: part, text, flags=re.DOTALL
+        )
     return text
 
 
