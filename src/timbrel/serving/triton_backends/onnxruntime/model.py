@@ -38,6 +38,8 @@ class TritonPythonModel:
         ):
             if name in parameters:
                 setattr(options, attribute, int(parameters[name]["string_value"]))
+        # Idle threads that spin would take the cores from the other models' processes.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         filename = config.get("default_model_filename") or "model.onnx"
         path = os.path.join(args["model_repository"], args["model_version"], filename)
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
