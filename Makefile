@@ -43,7 +43,7 @@ smoke: setup ## the whole pipeline in miniature, in a temporary clone
 	@$(BIN)/python -m pytest tests/integration/test_pipeline.py $(PYTEST_ARGS)
 
 mlflow: setup ## look at the training runs on 127.0.0.1:5000 (PORT=… for another)
-	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --host 127.0.0.1 --port $(or $(PORT),5000) \
+	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --workers 1 --host 127.0.0.1 --port $(or $(PORT),5000) \
 	    --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --default-artifact-root file://$(CURDIR)/mlruns
 
 readme: setup ## bring the generated parts of README.md up to date

@@ -102,6 +102,16 @@ def test_an_exception_marks_the_run_failed_and_leaves_no_report(checkout: Path) 
     assert not (checkout / "reports").exists()
 
 
+def test_a_run_that_is_told_to_end_is_killed(checkout: Path) -> None:
+    def ended() -> None:
+        with stage_run("vae", {}, checkout):
+            raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        ended()
+    assert only_run(checkout)[1].info.status == "KILLED"
+
+
 def test_a_run_names_the_revision_the_changes_and_the_lock(checkout: Path) -> None:
     def git(*arguments: str) -> str:
         done = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("stage", choices=STAGES, metavar="stage", help=", ".join(STAGES))
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
     options = parser.parse_args(arguments)
+    # So that a stage that is told to end leaves its run marked and its temporary files removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     stage, root = options.stage, Path.cwd()
     try:
         params = load(options.params)  # the whole file, before any work

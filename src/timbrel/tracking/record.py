@@ -6,7 +6,8 @@
         record.metrics({"lsd_db": 7.9})            # a final figure
 
 On a clean exit the run is FINISHED and the metrics are also written to ``reports/stages/<stage>.json`` (and, when
-there were steps, ``reports/history/<stage>.csv``). On an exception the run is FAILED and no report is written.
+there were steps, ``reports/history/<stage>.csv``). On an exception the run is FAILED, on
+Ctrl-C or SIGTERM it is KILLED, and no report is written.
 """
 
 from __future__ import annotations
@@ -131,8 +132,9 @@ def stage_run(
         yield record
         client.set_tag(record.run_id, "timbrel.device", device())
         _write_reports(record, root, curve)
-    except BaseException:
-        client.set_terminated(record.run_id, "FAILED")
+    except BaseException as error:
+        # Ctrl-C and the end of the process are no failure of the stage.
+        client.set_terminated(record.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     client.set_terminated(record.run_id, "FINISHED")
 
