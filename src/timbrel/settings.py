@@ -81,6 +81,12 @@ class Settings(BaseModel):
             raise ValueError("must be host:port of Triton's gRPC endpoint, such as 127.0.0.1:8001")
         return url
 
+    @field_validator("bundle", "model_repository", "state")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        # The workers run in another folder than the person who named a relative path.
+        return path.expanduser().absolute()
+
     @model_validator(mode="after")
     def _ports_differ(self) -> Settings:
         taken: dict[int, str] = {}

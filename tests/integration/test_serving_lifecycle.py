@@ -89,10 +89,10 @@ def test_a_stuck_triton_costs_a_deadline_and_a_dead_one_ends_everything(tmp_path
         with serving.client() as client:
             assert client.get("/readyz").status_code == 200
         triton.kill()
-        assert serving.wait_end() == 1
+        assert serving.wait_end() == 2
     finally:
         serving.stop()
-    assert serving.lines()[-1].startswith("error: Triton ended by itself (exit status -9)")
+    assert serving.lines()[-1].startswith("timbrel: Triton ended by itself (exit status -9)")
     _nothing_left(serving, family)
 
 
@@ -129,12 +129,12 @@ def test_without_triton_the_models_run_in_the_workers(tmp_path: Path) -> None:
         with serving.client() as client:
             assert 'engine="inprocess"' in client.get("/metrics").text
         # A worker that dies is replaced by BentoML; the service as a whole that dies ends everything.
-        supervisor = next(process for process in family if "serve" in process.cmdline())
+        supervisor = next(process for process in family if "bentoml" in process.cmdline())
         supervisor.kill()
-        assert serving.wait_end() == 1
+        assert serving.wait_end() == 2
     finally:
         serving.stop()
-    assert serving.lines()[-1].startswith("error: the HTTP service ended by itself (exit status -9)")
+    assert serving.lines()[-1].startswith("timbrel: the HTTP service ended by itself (exit status -9)")
     _nothing_left(serving, family)
 
 
@@ -148,8 +148,8 @@ def test_a_busy_port_is_one_line_that_names_port_and_variable(tmp_path: Path, na
         taken.bind(("127.0.0.1", port))
         taken.listen()
         serving = Serving.start(tiny_bundle_folder(), tmp_path, ports=ports)
-        assert serving.wait_end() == 1
-    errors = [line for line in serving.lines() if line.startswith("error: ")]
+        assert serving.wait_end() == 2
+    errors = [line for line in serving.lines() if line.startswith("timbrel: ")]
     assert len(errors) == 1
     assert f"port {port} " in errors[0]
     assert variable in errors[0]
@@ -163,15 +163,15 @@ def test_a_torn_bundle_is_refused(tmp_path: Path) -> None:
     model = bundle / "models" / "generator.onnx"
     model.write_bytes(model.read_bytes()[:-1])
     serving = Serving.start(bundle, tmp_path)
-    assert serving.wait_end() == 1
+    assert serving.wait_end() == 2
     assert len(serving.lines()) == 1
-    assert serving.lines()[0].startswith("error: ")
+    assert serving.lines()[0].startswith("timbrel: ")
     assert "generator.onnx" in serving.lines()[0]
 
 
 def test_wrong_settings_are_all_named(tmp_path: Path) -> None:
     serving = Serving.start(tiny_bundle_folder(), tmp_path, workers="none", engine="gpu")
-    assert serving.wait_end() == 1
+    assert serving.wait_end() == 2
     text = serving.output.read_text()
     assert "TIMBREL_WORKERS: " in text
     assert "TIMBREL_ENGINE: " in text

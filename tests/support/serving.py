@@ -65,7 +65,7 @@ class Serving:
         output = folder / "output.txt"
         with output.open("wb") as sink:
             process = subprocess.Popen(
-                [sys.executable, "-m", "timbrel.serving.launcher"],
+                [str(Path(sys.executable).parent / "timbrel"), "serve"],
                 env=environment,
                 cwd=folder,
                 stdin=subprocess.DEVNULL,

@@ -105,6 +105,12 @@ def test_two_equal_ports_are_named() -> None:
         settings.load({"TIMBREL_HTTP_PORT": "8001"})
 
 
+def test_relative_paths_start_where_the_person_is() -> None:
+    loaded = settings.load({"TIMBREL_BUNDLE": "some/bundle"}, state=Path("state"))
+    assert loaded.bundle == Path.cwd() / "some" / "bundle"
+    assert loaded.state == Path.cwd() / "state"
+
+
 def test_options_win_over_the_environment_and_blank_means_not_set() -> None:
     loaded = settings.load({"TIMBREL_HTTP_PORT": "4000", "TIMBREL_WORKERS": " "}, http_port=5000, state=None)
     assert loaded.http_port == 5000

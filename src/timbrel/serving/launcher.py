@@ -26,7 +26,7 @@ from types import FrameType
 
 import psutil  # type: ignore[import-untyped]
 
-from timbrel.errors import ConfigurationError, TimbrelError, Unavailable
+from timbrel.errors import ConfigurationError, Unavailable
 from timbrel.library.bundle import Bundle
 from timbrel.serving.processes import Child, check_port
 from timbrel.serving.triton_files import find_wheel
@@ -240,19 +240,3 @@ def _remove_leftovers(state: Path) -> None:
 
 def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def main() -> int:
-    """``python -m timbrel.serving.launcher``: serve with the settings of the environment."""
-    from timbrel import settings
-
-    try:
-        serve(settings.load())
-    except TimbrelError as error:
-        _to_stderr(f"error: {error.message}")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
