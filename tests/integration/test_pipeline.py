@@ -92,7 +92,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 @pytest.fixture(scope="module")
 def engine(built: Checkout) -> Iterator[Engine]:
     bundle = Bundle.open(built.root / "bundle")
-    engine = Engine(bundle, OnnxModels(bundle.models))
+    engine = Engine(bundle, OnnxModels({name: bundle.path(name) for name in bundle.manifest.models}))
     yield engine
     engine.close()
 
