@@ -13,7 +13,12 @@ from timbrel.pgesam.curriculum import Curriculum
 from timbrel.pgesam.dataset import MapNotes
 from timbrel.pgesam.export import export_generator, export_map_encoder
 from timbrel.pgesam.generator import Generator, GeneratorShape
-from timbrel.pgesam.generator_training import GeneratorTraining, previous_tokens, train_generator
+from timbrel.pgesam.generator_training import (
+    GeneratorTraining,
+    free_running,
+    previous_tokens,
+    train_generator,
+)
 from timbrel.pgesam.vae import VaeShape
 from timbrel.pgesam.vae_training import VaeTraining, batch_drawer, encode, evaluate, train_vae
 
@@ -73,7 +78,7 @@ CURRICULUM = Curriculum(
         "neighbour": 1.0,
         "regularisation": 0.1,
         "kl": 0.0039,
-        "pitch": 0.12,
+        "pitch": 0.5,
         "family": 0.07,
         "instrument": 0.007,
     }
@@ -129,9 +134,14 @@ def test_generator_runs_free_close_to_the_truth(world, trained, written):
     variance = float(np.var(embeddings.astype(np.float32)))
     assert reports[-1][1]["train.free_running_mse"] < 0.4 * variance
     figures = compare(generator, trained[0], embeddings, notes, encoded, CPU, seed=0)
-    assert figures["train.pitch_accuracy_head"] >= 0.95
-    assert figures["train.embedding_mse.transformer"] < 0.4 * variance
-    assert figures["validation.embedding_mse.nn_map"] > 0.0
+    assert figures["train.embedding_mse.transformer"] < 0.5 * figures["train.embedding_mse.nn_map"]
+    assert figures["train.embedding_mse.transformer"] < figures["train.embedding_mse.vae"]
+    # The pitch that was asked for is the pitch that was written: the bump of that pitch stands out of the mean note.
+    chosen = np.flatnonzero(notes.split == "train")[::7]
+    written_notes = free_running(generator, encoded.mu[chosen], notes.pitch[chosen], CPU)[:, :10].mean(1)
+    bumps = written_notes - embeddings[notes.row[chosen], :10].astype(np.float32).mean((0, 1))
+    bumps = np.stack([bumps[:, 4 * pitch + 5 : 4 * pitch + 12].mean(1) for pitch in range(25)], axis=1)
+    assert np.mean(np.abs(bumps.argmax(1) - notes.pitch[chosen]) <= 2) >= 0.9
 
 
 def test_a_batch_holds_whole_groups_of_instruments(world):

@@ -33,9 +33,9 @@ class GeneratorShape:
     heads: int = 4
     condition_layers: int = 2
     decoder_layers: int = 4
-    feedforward: int = 768
+    feedforward: int = 704
     frames: int = 300
-    frames_per_token: int = 4
+    frames_per_token: int = 5
     dimensions: int = 128
     pitches: int = 25
     dropout: float = 0.1
@@ -89,8 +89,25 @@ class Attention(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
+class ChannelDropout(nn.Module):
+    """Dropout of whole channels of [b, t, width]: one draw per note, the same for all its tokens.
+
+    Drawing every element took a quarter of a training step on a CPU; this costs nothing.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.share:
+            return x
+        keep = torch.empty(len(x), 1, x.shape[2], device=x.device).bernoulli_(1.0 - self.share)
+        return x * (keep / (1.0 - self.share))
+
+
 def _feedforward(width: int, inner: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, inner), nn.ReLU(), nn.Dropout(dropout), nn.Linear(inner, width))
+    return nn.Sequential(nn.Linear(width, inner), nn.ReLU(), ChannelDropout(dropout), nn.Linear(inner, width))
 
 
 class ConditionLayer(nn.Module):
@@ -120,7 +137,7 @@ class DecoderLayer(nn.Module):
         self.condition = Attention(shape.width, shape.heads)
         self.norm_feedforward = nn.LayerNorm(shape.width)
         self.feedforward = _feedforward(shape.width, shape.feedforward, shape.dropout)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = ChannelDropout(shape.dropout)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """All tokens at once: x [b, t, width], memory [b, 3, width]."""

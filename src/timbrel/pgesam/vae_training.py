@@ -1,7 +1,8 @@
 """Training of stage 1: batches of several instruments at several pitches, seven losses, a curriculum.
 
 A batch holds ``batch_instruments`` instruments × ``batch_pitches`` notes of each, so that it always has pairs of both
-kinds for the neighbour loss.
+kinds for the neighbour loss. During the first four fifths a pull towards a first layout (layout.py) is added to the
+seven losses, from weight 1 down to 0; the rest is theirs alone.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from torch import Tensor
 from timbrel.pgesam import evaluation, losses
 from timbrel.pgesam.curriculum import Curriculum, learning_rate_factor
 from timbrel.pgesam.dataset import MapNotes
+from timbrel.pgesam.layout import instrument_layout
 from timbrel.pgesam.vae import Vae, VaeOutput, VaeShape
 from timbrel.training import Report, seed_everything, step_generator, train
 
 BETAS = (0.9, 0.95)
 EVALUATION_BATCH = 256
 LARGEST_GRADIENT = 1.0
+LAYOUT_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,9 @@ def train_vae(
     )
     learning, heldout = notes.of("train"), notes.of("validation")
     draw = batch_drawer(learning, training)
+    layout = torch.from_numpy(
+        instrument_layout(embeddings, learning, frames=shape.frames).astype(np.float32)
+    ).to(device)
 
     def step(i: int) -> dict[str, float]:
         rng = step_generator(training.seed, i)
@@ -117,12 +123,14 @@ def train_vae(
         target = _batch(embeddings, learning.row[chosen], shape.frames, device)
         vae.train()
         output = vae(_disturbed(target, training, rng), sample_scale=training.sample_scale)
-        labels = (
+        instrument, family, pitch = (
             torch.from_numpy(values[chosen]).to(device)
             for values in (learning.instrument, learning.family, learning.pitch)
         )
-        terms = seven_terms(output, target, *labels, margin=training.margin)
-        weights = curriculum.at(i / training.steps)
+        terms = seven_terms(output, target, instrument, family, pitch, margin=training.margin)
+        gamma = i / training.steps
+        weights = curriculum.at(gamma) | {"layout": max(0.0, 1.0 - gamma / LAYOUT_SHARE)}
+        terms["layout"] = (output.mu - layout[instrument]).square().sum(1).mean()
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()
