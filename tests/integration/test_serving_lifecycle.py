@@ -71,6 +71,17 @@ def test_ctrl_c_ends_every_child(tmp_path: Path) -> None:
 
 
 @needs_triton
+@pytest.mark.parametrize("moment", ["starting Triton", "starting the HTTP service"])
+def test_ctrl_c_while_it_starts(tmp_path: Path, moment: str) -> None:
+    serving = Serving.start(tiny_bundle_folder(), tmp_path)
+    serving.wait_line(moment)
+    family = serving.family()
+    assert serving.stop() == 0
+    assert serving.lines()[-1] == "stopped"
+    _nothing_left(serving, family)
+
+
+@needs_triton
 def test_a_stuck_triton_costs_a_deadline_and_a_dead_one_ends_everything(tmp_path: Path) -> None:
     serving = Serving.start(tiny_bundle_folder(), tmp_path, workers="1", deadline_seconds="3").wait_ready()
     try:
@@ -139,7 +150,7 @@ def test_without_triton_the_models_run_in_the_workers(tmp_path: Path) -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize("name", ["http", "triton_http", "triton_grpc", "triton_metrics"])
+@pytest.mark.parametrize("name", ["http", "triton_grpc"])
 def test_a_busy_port_is_one_line_that_names_port_and_variable(tmp_path: Path, name: str) -> None:
     ports = free_ports()
     port = getattr(ports, name)

@@ -90,8 +90,12 @@ class Serving:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def wait_ready(self) -> Serving:
+        return self.wait_line("ready: ")
+
+    def wait_line(self, start: str) -> Serving:
+        """Wait until it has said a line that starts so."""
         deadline = time.monotonic() + START_SECONDS
-        while not any(line.startswith("ready: ") for line in self.lines()):
+        while not any(line.startswith(start) for line in self.lines()):
             told = "\n".join([*self.lines(), self.log("triton")[-2000:], self.log("service")[-4000:]])
             assert self.process.poll() is None, f"it ended while starting:\n{told}"
             assert time.monotonic() < deadline, f"it was not ready in time:\n{told}"

@@ -62,6 +62,16 @@ def test_the_repository_is_complete_and_has_the_bundles_own_sizes(tmp_path: Path
     assert [list(tensor.dims) for tensor in generator.output] == [[-1, -1, 128]]
 
 
+def test_the_configurations_in_git_have_the_sizes_of_the_bundle_in_git(tmp_path: Path) -> None:
+    bundle = settings.ROOT / "bundle"
+    if not bundle.is_dir():
+        pytest.skip("the bundle has not been built yet")
+    lay_out_models(bundle, CONFIGURATIONS, tmp_path)
+    for name in MODELS:
+        written = _configuration(CONFIGURATIONS / name / "config.pbtxt")
+        assert _configuration(tmp_path / name / "config.pbtxt") == written, name
+
+
 def test_a_configuration_of_another_model_is_refused(tmp_path: Path) -> None:
     shutil.copytree(CONFIGURATIONS, tmp_path / "configurations")
     path = tmp_path / "configurations" / "map_encoder" / "config.pbtxt"

@@ -20,7 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -40,8 +40,10 @@ from timbrel.settings import EngineKind, Settings, variable
 
 SERVICE = "timbrel.serving.service:TimbrelService"
 START_SECONDS = 240.0
-# Longer than the deadline of a request that is under way.
-DRAIN_SECONDS = 20.0
+# BentoML's supervisor gives its workers 30 s to answer what they have begun.
+DRAIN_SECONDS = 40.0
+# What uvicorn says when a worker's service cannot be made; BentoML would start that worker again and again.
+_STARTUP_FAILED = "Application startup failed"
 # While something is slow, say so this often.
 PROGRESS_SECONDS = 3.0
 _POLL_SECONDS = 0.2
@@ -49,19 +51,28 @@ _POLL_SECONDS = 0.2
 Say = Callable[[str], None]
 
 
-class _Stop(BaseException):
-    """Raised by SIGINT and SIGTERM. No Exception: nothing on the way may take it for a failure."""
+class _Stop(Exception):
+    """SIGINT or SIGTERM came."""
 
 
 @dataclass(slots=True)
 class _Run:
-    """What a run has started so far."""
+    """What a run has started so far, and whether it shall end."""
 
     folder: Path
     say: Say
     triton: Triton | None = None
     service: Child | None = None
-    stopping: bool = field(default=False)
+    stop_asked: bool = False
+
+    def check(self) -> None:
+        """Raise _Stop if a signal came, Unavailable if a child died."""
+        if self.stop_asked:
+            raise _Stop
+        child = self.dead()
+        if child is not None:
+            code, last = child.process.returncode, child.last_lines(1).strip()
+            raise Unavailable(f"{child.name} ended by itself (exit status {code}): {last} (log: {child.log})")
 
     def dead(self) -> Child | None:
         """A child that ended by itself."""
@@ -70,7 +81,6 @@ class _Run:
 
     def stop(self) -> None:
         """End every child; whatever does not want to is killed."""
-        self.stopping = True
         if self.service is not None and not self.service.stop(signal.SIGTERM, DRAIN_SECONDS):
             self.say(f"the HTTP service was killed: it did not stop within {DRAIN_SECONDS:.0f} s")
         if self.triton is not None and not self.triton.stop():
@@ -105,7 +115,9 @@ def serve(settings: Settings, say: Say | None = None) -> None:
                 f"ready: {settings.url} (documentation at {settings.url}/docs); logs in {settings.state / 'logs'}"
             )
             say("Ctrl-C stops it")
-            _watch(run)
+            while True:
+                run.check()
+                time.sleep(_POLL_SECONDS)
         except _Stop:
             say("stopping …")
         finally:
@@ -133,7 +145,7 @@ def _engine(settings: Settings, run: _Run) -> dict[str, str]:
     folder = run.folder / "triton"
     folder.mkdir()
     run.triton = Triton.start(settings, wheel, folder)
-    run.triton.wait_ready(run.say)
+    run.triton.wait_ready(run.say, run.check)
     run.say(
         f"Triton: gRPC {run.triton.grpc_url}, HTTP http://127.0.0.1:{settings.triton_http_port}, "
         f"metrics http://127.0.0.1:{settings.triton_metrics_port}/metrics"
@@ -168,8 +180,12 @@ def _start_service(settings: Settings, run: _Run, environment: dict[str, str]) -
     )
     started = told = time.monotonic()
     while not _answers(f"{settings.url}/readyz"):
-        _check(run)
+        run.check()
         now = time.monotonic()
+        if _STARTUP_FAILED in run.service.tail():
+            raise Unavailable(
+                f"the HTTP service cannot start: {_reason(run.service)} (log: {run.service.log})"
+            )
         if now - started > START_SECONDS:
             raise Unavailable(
                 f"the HTTP service was not ready after {START_SECONDS:.0f} s: see {run.service.log}"
@@ -180,18 +196,11 @@ def _start_service(settings: Settings, run: _Run, environment: dict[str, str]) -
         time.sleep(_POLL_SECONDS)
 
 
-def _watch(run: _Run) -> None:
-    while True:
-        _check(run)
-        time.sleep(_POLL_SECONDS)
-
-
-def _check(run: _Run) -> None:
-    child = run.dead()
-    if child is not None:
-        code = child.process.returncode
-        last = child.last_lines(1).strip()
-        raise Unavailable(f"{child.name} ended by itself (exit status {code}): {last} (log: {child.log})")
+def _reason(service: Child) -> str:
+    """The error in a worker's traceback: its last line that names one of ours, or any."""
+    lines = [line.strip() for line in service.tail().splitlines() if "Error: " in line]
+    ours = [line for line in lines if line.startswith("timbrel.errors.")]
+    return (ours or lines or ["its log tells more"])[-1].removeprefix("timbrel.errors.")
 
 
 def _answers(url: str) -> bool:
@@ -204,14 +213,12 @@ def _answers(url: str) -> bool:
 
 @contextmanager
 def _signals(run: _Run) -> Iterator[None]:
-    """SIGINT and SIGTERM raise _Stop, once: a second Ctrl-C does not cut the stopping short."""
+    """SIGINT and SIGTERM are remembered, and looked at between steps: a child that is being started is not lost."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        if not run.stopping:
-            run.stopping = True
-            raise _Stop
+    def ask(number: int, frame: FrameType | None) -> None:
+        run.stop_asked = True
 
-    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from timbrel.errors import ConfigurationError
 from timbrel.settings import variable
 
 _PR_SET_PDEATHSIG = 1
+_TAIL_BYTES = 16_000
 # Loaded before any fork: between fork and exec only async-signal-safe work is allowed.
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -95,10 +96,15 @@ class Child:
         except OSError:
             return False
 
+    def tail(self) -> str:
+        """The end of the log, at most some thousand characters."""
+        with self.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return log.read().decode("utf-8", "replace")
+
     def last_lines(self, count: int = 5) -> str:
-        """The end of the log, for the message that tells why it died."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return "\n".join(lines[-count:])
+        """The last lines of the log, for the message that tells why it died."""
+        return "\n".join(self.tail().splitlines()[-count:])
 
 
 def _alive(process: psutil.Process) -> bool:

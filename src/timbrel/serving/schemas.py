@@ -53,7 +53,12 @@ class SearchOptions(BaseModel):
 class SynthesizeRequest(BaseModel):
     """A place on the timbre map, a key and a length."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        json_schema_extra={"examples": [{"x": 0.2, "y": -0.4, "pitch": 60, "seconds": 4.0}]},
+    )
 
     x: float = Field(description="Place on the map, left to right.")
     y: float = Field(description="Place on the map, bottom to top.")

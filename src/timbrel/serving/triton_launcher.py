@@ -76,14 +76,20 @@ class Triton:
         except (urllib.error.URLError, OSError):
             return False
 
-    def wait_ready(self, progress: Progress, timeout: float = START_SECONDS) -> None:
-        """Return when every model is loaded; raises Unavailable, with the log's last word, if that never happens."""
+    def wait_ready(
+        self, progress: Progress, check: Callable[[], None], timeout: float = START_SECONDS
+    ) -> None:
+        """Return when every model is loaded; raises Unavailable, with the log's last word, if that never happens.
+
+        ``check`` is called all the while; what it raises ends the waiting.
+        """
         started = time.monotonic()
         told = started
         while not self.is_ready():
             now = time.monotonic()
             if not self.child.running:
                 raise Unavailable(f"Triton ended while starting: {self._reason()} (log: {self.child.log})")
+            check()
             if now - started > timeout:
                 raise Unavailable(f"Triton was not ready after {timeout:.0f} s: see {self.child.log}")
             if now - told >= 3:
