@@ -55,7 +55,7 @@ def run(params: Params, root: Path, record: Record) -> None:
         report=report,
         validate=validation,
         device=pick_device(),
-        checkpoint=root / "build" / "checkpoints" / "encoder",
+        checkpoint=record.checkpoint,
     )
     figures = baselines | validation(network)
     counts = {

@@ -76,7 +76,7 @@ def run(params: Params, root: Path, record: Record) -> None:
         training=training,
         report=report,
         device=device,
-        checkpoint=root / "build" / "checkpoints" / "generator" / "state.pt",
+        checkpoint=record.checkpoint,
     )
 
     final = compare(generator, vae, embeddings, notes, encoded, device, seed=params.seed)

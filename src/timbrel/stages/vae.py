@@ -84,7 +84,7 @@ def run(params: Params, root: Path, record: Record) -> None:
         curriculum=curriculum,
         report=report,
         device=device,
-        checkpoint=root / "build" / "checkpoints" / "vae" / "state.pt",
+        checkpoint=record.checkpoint,
     )
 
     final: dict[str, float] = {
