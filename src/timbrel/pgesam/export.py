@@ -1,11 +1,12 @@
 """ONNX graphs of the map encoder and of the generator.
 
 The generator becomes one graph. torch exports two pieces, the condition (run once per note) and the cached step; here
-the step becomes the body of an ONNX Loop whose state is the last token and the growing keys and values:
+the step becomes the body of an ONNX Loop whose state is the growing keys and values:
 
     position, pitch ─► condition ─► keys, values of the condition ─┐ (outer scope)
-    frames ─► trip count ─► Loop( index, token, past ─► step ─► token, past ) ─► tokens ─► [b, frames, 128]
+    frames ─► trip count ─► Loop( index, past ─► step ─► token, past ) ─► tokens ─► [b, frames, 128]
 
+As in Generator.generate, every step sees zeros in the place of the last token.
 All weights lie in the main graph, where the body reads them, so they are stored once.
 """
 
@@ -170,16 +171,16 @@ def _loop_model(condition: onnx.ModelProto, step: onnx.ModelProto, generator: Ge
         node("Add", ["frames", "per_token_less_one"], ["rounded"]),
         node("Div", ["rounded", "per_token"], ["trips_1"]),
         node("Reshape", ["trips_1", "scalar"], ["trips"]),
-        # first state: a zero token and an empty past
+        # the hidden token that every step sees, and the first state: an empty past
         node("Shape", ["pitch"], ["batch"]),
         node("Concat", ["batch", "token_width"], ["token_shape"], axis=0),
-        node("ConstantOfShape", ["token_shape"], ["start_token"]),
+        node("ConstantOfShape", ["token_shape"], ["step/previous"]),
         node("Concat", ["layers", "batch", "heads_past_width"], ["past_shape"], axis=0),
         node("ConstantOfShape", ["past_shape"], ["start_past"]),
         node(
             "Loop",
-            ["trips", "true", "start_token", "start_past", "start_past"],
-            ["last_token", "last_keys", "last_values", "tokens"],
+            ["trips", "true", "start_past", "start_past"],
+            ["last_keys", "last_values", "tokens"],
             body=_loop_body(inner, generator),
         ),
         # [t, b, token_width] → [b, t, token_width] → [b, t · per_token, 128] → cut to frames
@@ -206,7 +207,7 @@ def _loop_model(condition: onnx.ModelProto, step: onnx.ModelProto, generator: Ge
 
 
 def _loop_body(step: onnx.GraphProto, generator: Generator) -> onnx.GraphProto:
-    """(index, condition, token, keys, values) → (condition, token, keys, values, token as scan output)."""
+    """(index, condition, keys, values) → (condition, keys, values, token as scan output)."""
     shape = generator.shape
     head = shape.width // shape.heads
     past = [shape.decoder_layers, None, shape.heads, None, head]
@@ -218,7 +219,6 @@ def _loop_body(step: onnx.GraphProto, generator: Generator) -> onnx.GraphProto:
         helper.make_node("Unsqueeze", ["iteration", "zero"], ["step/index"]),
         *step.node,
         helper.make_node("Identity", ["go_on"], ["goes_on"]),
-        helper.make_node("Identity", ["step/token"], ["token_out"]),
     ]
     return helper.make_graph(
         nodes,
@@ -226,16 +226,14 @@ def _loop_body(step: onnx.GraphProto, generator: Generator) -> onnx.GraphProto:
         [
             value("iteration", TensorProto.INT64, []),
             value("go_on", TensorProto.BOOL, []),
-            value("step/previous", TensorProto.FLOAT, [None, shape.token_width]),
             value("step/keys", TensorProto.FLOAT, past),
             value("step/values", TensorProto.FLOAT, past),
         ],
         [
             value("goes_on", TensorProto.BOOL, []),
-            value("step/token", TensorProto.FLOAT, [None, shape.token_width]),
             value("step/new_keys", TensorProto.FLOAT, past),
             value("step/new_values", TensorProto.FLOAT, past),
-            value("token_out", TensorProto.FLOAT, [None, shape.token_width]),
+            value("step/token", TensorProto.FLOAT, [None, shape.token_width]),
         ],
     )
 

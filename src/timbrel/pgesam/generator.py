@@ -5,7 +5,7 @@
 
 The three tokens need their positions: without them x and y are interchangeable. A token of the decoder holds
 ``frames_per_token`` consecutive frames (1 is the paper's; more frames to a token divide both the training and the
-sampling time by as much). The first token sees a zero start frame.
+sampling time by as much). The first token sees a zero start frame; in sampling all do (generator_training says why).
 
 Two ways through the same weights: ``forward`` for all tokens at once (training, teacher forcing) and ``step`` for one
 token with cached keys and values (sampling; it is also what the ONNX graph loops over).
@@ -230,13 +230,17 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def generate(self, position: Tensor, pitch: Tensor, *, frames: int) -> Tensor:
-        """Free running: position [b, 2], pitch [b] → [b, frames, 128], with frames at most ``shape.frames``."""
+        """Free running: position [b, 2], pitch [b] → [b, frames, 128], with frames at most ``shape.frames``.
+
+        The frames already written are not fed back (generator_training says why): every token sees zeros in their
+        place, and what it needs of earlier tokens through the cache.
+        """
         condition = self.condition_cache(position, pitch)
         past = self.empty_cache(len(position))
-        token = position.new_zeros(len(position), self.shape.token_width)
+        hidden = position.new_zeros(len(position), self.shape.token_width)
         tokens = []
         for index in range(-(-frames // self.shape.frames_per_token)):
-            token, past = self.step(token, torch.tensor([index], device=position.device), past, condition)
+            token, past = self.step(hidden, torch.tensor([index], device=position.device), past, condition)
             tokens.append(token)
         return self.to_frames(torch.stack(tokens, dim=1))[:, :frames]
 

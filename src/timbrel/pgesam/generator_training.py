@@ -1,9 +1,15 @@
-"""Training of stage 2: teacher forcing, hardened against its own errors.
+"""Training of stage 2: teacher forcing that fades out.
 
-A network that always sees true past frames learns to copy the last one, and drifts as soon as it hears itself
-(exposure bias). Two cheap measures make it lean on the map point and the pitch instead: noise on the past frames, and
-hiding a random share of them (a share drawn per note, up to all). How well it went is measured free running: the
-error of notes that the generator wrote all by itself.
+A network that always sees true past frames learns to trust them, and derails as soon as it hears itself (exposure
+bias). Mean squared error on notes that the generator wrote all by itself, training instruments:
+
+    true past, noise 0.3, a random half hidden             1,000 steps   0.68   (0.34 with the whole past hidden)
+    the same, but its own past instead of the true one       800 steps   0.54   (0.33 with the whole past hidden)
+
+(The second line is scheduled sampling in two passes, Mihaylova and Martins 2019.) Under a squared error the own past
+can say nothing that map point and pitch have not said, so what the network is trained towards is writing with its past
+hidden: in the first quarter of the training a growing share of the notes has no past at all, afterwards all of them.
+Sampling (Generator.generate) hides the past in the same way. Earlier tokens still reach later ones through attention.
 """
 
 from __future__ import annotations
@@ -26,6 +32,7 @@ BETAS = (0.9, 0.95)
 EVALUATION_BATCH = 64
 EVALUATION_NOTES = 128
 LARGEST_GRADIENT = 1.0
+TRUTH_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +90,8 @@ def train_generator(
         pitch = torch.from_numpy(notes.pitch[chosen]).to(device)
         target = generator.to_tokens(frames_of(embeddings, notes.row[chosen], shape, device))
         generator.train()
-        predicted = generator(previous_tokens(target, training, rng), position, pitch)
+        past = previous_tokens(target, training, rng, faded=i / training.steps / TRUTH_SHARE)
+        predicted = generator(past, position, pitch)
         squared = functional.mse_loss(predicted, target)
         loss = squared
         if training.l1_weight:
@@ -113,14 +121,23 @@ def train_generator(
     return generator.eval()
 
 
-def previous_tokens(target: Tensor, training: GeneratorTraining, rng: np.random.Generator) -> Tensor:
-    """What the decoder sees of ``target`` [b, t, token_width]: shifted by one (zero first), noisy, partly hidden."""
+def previous_tokens(
+    target: Tensor, training: GeneratorTraining, rng: np.random.Generator, *, faded: float
+) -> Tensor:
+    """What the decoder sees of ``target`` [b, t, token_width]: shifted by one (zero first), noisy, partly hidden.
+
+    A note has no past at all with probability ``faded`` (1 and more: always).
+    """
     batch, tokens, width = target.shape
+    if faded >= 1.0:
+        return torch.zeros_like(target)
     noise = rng.standard_normal((batch, tokens - 1, width), dtype=np.float32) * np.float32(
         training.input_noise
     )
     past = target[:, :-1] + torch.from_numpy(noise).to(target.device)
-    share = rng.random((batch, 1)) * 2.0 * training.input_dropout
+    share = np.where(
+        rng.random((batch, 1)) < faded, 1.0, rng.random((batch, 1)) * 2.0 * training.input_dropout
+    )
     hidden = torch.from_numpy(rng.random((batch, tokens - 1)) < share).to(target.device)
     return functional.pad(past.masked_fill(hidden[:, :, None], 0.0), (0, 0, 1, 0))
 
