@@ -83,3 +83,15 @@ def test_a_stage_depends_on_the_folders_that_its_module_names(stage: str) -> Non
 def test_every_stage_has_its_report_among_the_metrics() -> None:
     for stage in STAGES:
         assert f"reports/stages/{stage}.json" in pipeline()["metrics"]
+
+
+@pytest.mark.parametrize("section", [name for name in Params.model_fields if name != "seed"])
+def test_every_setting_is_read_by_a_stage(section: str) -> None:
+    sources = [
+        (ROOT / "src/timbrel/stages" / f"{stage}.py").read_text()
+        for stage, sections in STAGES.items()
+        if section in sections
+    ]
+    annotation: Any = Params.model_fields[section].annotation
+    unread = {field for field in annotation.model_fields if not any(f".{field}" in text for text in sources)}
+    assert not unread
