@@ -62,7 +62,7 @@ def read(source: bytes | Path, *, limits: Limits | None = None) -> Audio:
     if not data:
         raise AudioError("the audio is empty (0 bytes): send a WAV, FLAC, OGG, MP3 or AIFF file")
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with soundfile.SoundFile(_Source(data)) as file:
             _check_header(file, limits)
             samples = _decode(file, round(limits.max_seconds * file.samplerate), limits)
             sample_rate = file.samplerate
@@ -90,6 +90,16 @@ def wav_bytes(audio: Audio) -> bytes:
     out = io.BytesIO()
     soundfile.write(out, np.clip(audio.samples, -1.0, 1.0), audio.sample_rate, format="WAV", subtype="PCM_16")
     return out.getvalue()
+
+
+class _Source(io.BytesIO):
+    """Bytes for libsndfile, whose callbacks must not raise: a damaged header may send it before the beginning."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
 
 
 def _bytes_of(source: bytes | Path, limits: Limits) -> bytes:

@@ -234,6 +234,17 @@ def test_no_damaged_file_does_anything_but_read_or_be_refused(
     _read_or_refuse(bytes(damaged))
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_header_that_leads_before_the_beginning() -> None:
+    """libsndfile seeks to where a chunk's size sends it; whatever it does there is no traceback in a server's log."""
+    data = encode(tone(8_000, 0.1), 8_000, "AIFF")
+    for position in range(4, 60):
+        for value in (0x00, 0x7F, 0x80, 0xFF):
+            damaged = bytearray(data)
+            damaged[position] = value
+            _read_or_refuse(bytes(damaged))
+
+
 def test_a_wav_header_that_claims_four_gigabytes() -> None:
     data = bytearray(encode(tone(8_000, 0.1), 8_000))
     data[40:44] = struct.pack("<I", 0xFFFFFFFE)
