@@ -7,8 +7,9 @@ training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from timbrel.encoders import frontend
 from timbrel.encoders.baselines import BASELINES
 from timbrel.engine.engine import Engine
+from timbrel.errors import DataError
 from timbrel.evaluation.queries import Query, plan, play, replay_library
 from timbrel.evaluation.report import share
 from timbrel.library.coverage import Coverage
@@ -24,6 +26,7 @@ from timbrel.pitch.gate import Decision
 
 AT = (1, 10)
 MISSES_SHOWN = 20
+BATCH = 64
 # Keys that the map is trained on, and that lie between those the library is rendered at.
 OTHER_KEYS = range(48, 73)
 
@@ -48,13 +51,13 @@ def measure(
     settings: RecallSettings,
     *,
     banks: Path,
-    library: np.ndarray | None = None,
+    library: Iterable[tuple[int, np.ndarray]] | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Both conditions: keys that the library was rendered at, and keys that it was not.
 
     ``banks`` is the folder of the user's soundfonts, which the library's presets of theirs need. ``library``
-    int16 [renders, samples] holds the library's renders for the baselines; without it they are made again.
+    gives (row, note int16 [samples]) of each render, for the baselines; without it they are made again.
     Raises DataError when a patch of the library cannot be rendered any more.
     """
     bundle = engine.bundle
@@ -96,12 +99,11 @@ class _Outcome:
 class _Ranking:
     """Ranks patches by one representation, over the renders that the gate leaves."""
 
-    def __init__(self, engine: Engine, audio: np.ndarray) -> None:
+    def __init__(self, engine: Engine, library: Iterable[tuple[int, np.ndarray]]) -> None:
         self._engine = engine
         bundle = engine.bundle
         self._coverage = Coverage(bundle.renders, bundle.patch_of)
-        clips = np.stack([frontend.clip(note.astype(np.float32) / 32768.0) for note in audio])
-        self._baselines = {name: _unit(encoder(clips)) for name, encoder in BASELINES.items()}
+        self._baselines = _baseline_vectors(library, len(bundle.renders))
 
     def candidates(self, midi: float | None) -> np.ndarray:
         """Rows of the renders that the shipped gate admits; all of them without a pitch."""
@@ -126,6 +128,22 @@ class _Ranking:
         return {
             name: rank_of(number, bundle.patch_of[rows], values[rows]) for name, values in distances.items()
         }
+
+
+def _baseline_vectors(library: Iterable[tuple[int, np.ndarray]], renders: int) -> dict[str, np.ndarray]:
+    """Each baseline's vectors of all renders, of length 1: [renders, d]. Holds only a few notes at a time."""
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in BASELINES}
+    rows: list[int] = []
+    notes = iter(library)
+    while batch := list(islice(notes, BATCH)):
+        rows += [row for row, _ in batch]
+        clips = np.stack([frontend.clip(note.astype(np.float32) / 32768.0) for _, note in batch])
+        for name, encoder in BASELINES.items():
+            parts[name].append(_unit(encoder(clips)))
+    if sorted(rows) != list(range(renders)):
+        raise DataError(f"{len(rows)} renders came for a library of {renders}: build the library again")
+    order = np.argsort(rows)
+    return {name: np.concatenate(vectors)[order] for name, vectors in parts.items()}
 
 
 def rank_of(wanted: int, labels: np.ndarray, distances: np.ndarray) -> int:

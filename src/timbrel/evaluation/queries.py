@@ -5,7 +5,7 @@ patch's payload ─► its real engine, at another velocity ─► noise ─► 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,8 +102,8 @@ def play(
     return queries, mute
 
 
-def stored_library(folder: Path, renders: Sequence[Render]) -> np.ndarray:
-    """The library's renders as the patches stage left them in ``folder``: int16 [renders, samples].
+def stored_library(folder: Path, renders: Sequence[Render]) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, note int16 [samples]) of every render, as the patches stage left them in ``folder``.
 
     Raises DataError when the folder holds other notes than the library was made from.
     """
@@ -111,7 +111,7 @@ def stored_library(folder: Path, renders: Sequence[Render]) -> np.ndarray:
     rows = notes.select(split="library")
     if [notes.notes[row].note_id for row in rows] != [render.note_id for render in renders]:
         raise DataError(f"{folder} holds other notes than the bundle: run `dvc repro`, or remove the folder")
-    return np.asarray(notes.audio[rows])
+    return ((number, notes.audio[row]) for number, row in enumerate(rows))
 
 
 def replay_library(
@@ -120,10 +120,10 @@ def replay_library(
     *,
     banks: Path,
     progress: Progress = lambda done, total: None,
-) -> np.ndarray:
-    """The library's renders, made again: int16 [renders, samples], in the order of ``renders``.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, note int16 [samples]) of every render, made again.
 
-    Raises DataError when a patch no longer renders as for the library.
+    Raises DataError when a patch does not render as it did for the library.
     """
     rows: dict[str, list[Render]] = {}
     for render in renders:
@@ -131,24 +131,14 @@ def replay_library(
     jobs = [
         job_of(patch, tuple((r.key, r.velocity) for r in rows[patch.patch_id]), banks) for patch in library
     ]
-    audio: np.ndarray | None = None
     for outcome in render_all(jobs, report=lambda number: progress(number, len(jobs))):
-        for render, note in zip(rows[outcome.job.key], outcome.notes, strict=bool(outcome.notes)):
-            if note.audio is None:
-                break
-            if audio is None:
-                audio = np.zeros((len(renders), len(note.audio)), dtype=np.int16)
-            audio[render.row] = note.audio
-        else:
-            if outcome.notes:
-                continue
-        raise DataError(
-            f"patch {outcome.job.key} no longer renders as for the library ({outcome.fault or 'silent'}): "
-            "build the library again with these engines"
-        )
-    if audio is None:
-        raise DataError("the library holds no patch")
-    return audio
+        audio = [note.audio for note in outcome.notes if note.audio is not None]
+        if len(audio) != len(outcome.job.notes):
+            raise DataError(
+                f"patch {outcome.job.key} no longer renders as for the library ({outcome.fault or 'silent'}): "
+                "build the library again with these engines"
+            )
+        yield from zip((render.row for render in rows[outcome.job.key]), audio, strict=True)
 
 
 def job_of(patch: Patch, notes: tuple[tuple[int, int], ...], banks: Path) -> RenderJob:
