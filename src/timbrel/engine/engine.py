@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from scipy import signal
 
 from timbrel import audio as audio_edge
 from timbrel.audio import Audio
@@ -39,6 +40,8 @@ NOTE_FRAMES = 300
 MAX_HITS = 100
 NEAREST = 10
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 10.0
+# High-pass of second order, 20 Hz: a magnitude codec leaves the lowest bin, and so a direct current, to chance.
+BLOCK_DC = signal.butter(2, 20.0, btype="highpass", fs=SAMPLE_RATE, output="sos")
 # The stages that ``observe`` hears of.
 STAGES = ("f0", "gate", "stage1", "index", "stage2", "map", "generate", "decode")
 
@@ -162,7 +165,9 @@ class Engine:
             embedding = duration.with_duration(outputs["embedding"][0], frames)
         with self._timed("decode"):
             decoded = self.models.run("codec_decoder", {"embedding": embedding[None]})
-            samples = phase.reconstruct(decoded["log_magnitude"][0])
+            samples = signal.sosfilt(BLOCK_DC, phase.reconstruct(decoded["log_magnitude"][0])).astype(
+                np.float32
+            )
         return Audio(_at_note_level(samples), SAMPLE_RATE)
 
     def close(self) -> None:

@@ -57,7 +57,8 @@ class SynthesizeRequest(BaseModel):
         strict=True,
         extra="forbid",
         allow_inf_nan=False,
-        json_schema_extra={"examples": [{"x": 0.2, "y": -0.4, "pitch": 60, "seconds": 4.0}]},
+        # BentoML's schema class knows "example", not JSON Schema's "examples".
+        json_schema_extra={"example": {"x": 0.2, "y": -0.4, "pitch": 60, "seconds": 4.0}},
     )
 
     x: float = Field(description="Place on the map, left to right.")
