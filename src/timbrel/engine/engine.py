@@ -165,9 +165,7 @@ class Engine:
             embedding = duration.with_duration(outputs["embedding"][0], frames)
         with self._timed("decode"):
             decoded = self.models.run("codec_decoder", {"embedding": embedding[None]})
-            samples = signal.sosfilt(BLOCK_DC, phase.reconstruct(decoded["log_magnitude"][0])).astype(
-                np.float32
-            )
+            samples = _without_direct_current(phase.reconstruct(decoded["log_magnitude"][0]))
         return Audio(_at_note_level(samples), SAMPLE_RATE)
 
     def close(self) -> None:
@@ -265,6 +263,13 @@ def _whole(name: str, value: object, low: int, high: int) -> int:
     if number != int(number):
         raise InputError(f"{name} is a whole number from {low} to {high}, not {number:g}")
     return int(number)
+
+
+def _without_direct_current(samples: np.ndarray) -> np.ndarray:
+    """The note high-passed at 20 Hz; its end, where the filter still swings, comes down to zero in 5 ms."""
+    filtered = signal.sosfilt(BLOCK_DC, samples).astype(np.float32)
+    filtered[-phase.FADE_OUT :] *= np.linspace(1.0, 0.0, phase.FADE_OUT, dtype=np.float32)
+    return filtered
 
 
 def _at_note_level(samples: np.ndarray) -> np.ndarray:
