@@ -16,7 +16,7 @@ from timbrel.notes.fm_banks import TEMPLATES, carriers, generate, write_banks
 from timbrel.notes.noteset import PEAK
 from timbrel.notes.render import RenderedNote, RenderJob, map_jobs, render_all, render_job
 from timbrel.notes.selection import distance_db, picture
-from timbrel.notes.soundfonts import find_fonts, general_midi_font, list_presets
+from timbrel.notes.soundfonts import SoundfontEngine, find_fonts, general_midi_font, list_presets
 
 
 def sine_voice(**changes: object) -> Voice:
@@ -170,3 +170,17 @@ def test_carriers_agree_with_the_engine() -> None:
         "assert all(tuple(c + 1 for c in dexed.get_carriers(a)) == carriers(a + 1) for a in range(32))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def play(engine: SoundfontEngine, program: int, key: int) -> np.ndarray:
+    return engine.render(bank=0, program=program, key=key, velocity=100, held=0.5, seconds=0.8)
+
+
+# Tubular bells; piccolo.
+@pytest.mark.parametrize(("program", "key"), [(14, 72), (72, 60)])
+def test_a_note_begins_in_silence_whatever_sounded_before(program: int, key: int) -> None:
+    alone = play(SoundfontEngine(general_midi_font()), program, key)
+    used = SoundfontEngine(general_midi_font())
+    for before in range(8, 16):
+        play(used, before, 48)
+    assert np.array_equal(play(used, program, key), alone)

@@ -14,14 +14,14 @@ from timbrel.pgesam.comparison import compare
 from timbrel.pgesam.curriculum import Curriculum
 from timbrel.pgesam.dataset import MapNotes
 from timbrel.pgesam.export import export_generator, export_map_encoder
-from timbrel.pgesam.generator import Generator, GeneratorShape
+from timbrel.pgesam.generator import Generator, GeneratorShape, load_generator
 from timbrel.pgesam.generator_training import (
     GeneratorTraining,
     free_running,
     previous_tokens,
     train_generator,
 )
-from timbrel.pgesam.vae import VaeShape
+from timbrel.pgesam.vae import VaeShape, load_vae
 from timbrel.pgesam.vae_training import VaeTraining, batch_drawer, encode, evaluate, train_vae
 
 CPU = torch.device("cpu")
@@ -228,8 +228,8 @@ def test_weights_survive_the_disk_and_damage_is_noticed(tmp_path, written, train
     generator, _, _ = written
     weights.save(generator, tmp_path, "generator", {"seed": 3})
     weights.save(trained[0], tmp_path, "vae", {})
-    again, facts = weights.load_generator(tmp_path)
-    vae, _ = weights.load_vae(tmp_path)
+    again, facts = load_generator(tmp_path)
+    vae, _ = load_vae(tmp_path)
     assert facts["seed"] == 3
     assert vae.shape == trained[0].shape
     position, pitch = torch.tensor([[0.1, 0.2]]), torch.tensor([5])
@@ -240,9 +240,9 @@ def test_weights_survive_the_disk_and_damage_is_noticed(tmp_path, written, train
     damaged[-1] ^= 1
     (tmp_path / "generator.safetensors").write_bytes(damaged)
     with pytest.raises(DataError, match="sha256"):
-        weights.load_generator(tmp_path)
+        load_generator(tmp_path)
     with pytest.raises(DataError, match="dvc repro"):
-        weights.load_vae(tmp_path / "nowhere")
+        load_vae(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("frames", [1, 3, 7, FRAMES])

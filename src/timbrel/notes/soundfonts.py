@@ -96,6 +96,9 @@ def _preset_headers(handle: Any) -> bytes | None:
     return None
 
 
+FADE_SECONDS = 0.05
+
+
 class SoundfontEngine:
     """Renders notes of one soundfont at 44.1 kHz; one instance belongs to one process."""
 
@@ -117,6 +120,8 @@ class SoundfontEngine:
         """One note, float32 [seconds * 44100]; raises DataError when there is no such preset."""
         font = self._font
         font.reset()
+        # A reset fades the voices of the note before within 10 ms instead of ending them: let that pass unheard.
+        self._samples(FADE_SECONDS)
         try:
             font.channel_set_bank(0, bank)
             font.channel_set_preset_number(0, program, False)

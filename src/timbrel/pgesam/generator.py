@@ -16,11 +16,14 @@ Layers are pre-norm. Shapes: b notes, t tokens, l decoder layers, h heads, e = w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from timbrel.pgesam import weights
 
 CONDITION_TOKENS = 3
 
@@ -246,3 +249,11 @@ class Generator(nn.Module):
 
     def _layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.decoder_layers if isinstance(layer, DecoderLayer)]
+
+
+def load_generator(folder: Path) -> tuple[Generator, dict[str, Any]]:
+    """The generator of data/generator, in evaluation mode, and its JSON.
+
+    Raises DataError when missing or altered.
+    """
+    return weights.load(folder, "generator", lambda shape: Generator(GeneratorShape(**shape)))

@@ -16,11 +16,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from timbrel.pgesam import weights
 
 SLOPE = 0.2
 # Standard deviation of each axis of the map: most points of a normal cloud then lie in the unit disc.
@@ -229,3 +232,11 @@ class Vae(nn.Module):
             instrument_logits=self.instrument(mu),
             reconstruction=self.decoder(z, pitch_logits.argmax(1)),
         )
+
+
+def load_vae(folder: Path) -> tuple[Vae, dict[str, Any]]:
+    """The VAE of data/vae, in evaluation mode, and its JSON.
+
+    Raises DataError when missing or altered.
+    """
+    return weights.load(folder, "vae", lambda shape: Vae(VaeShape(**shape)))

@@ -9,20 +9,28 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import safetensors.torch
 from torch import nn
 
 from timbrel.errors import DataError
 from timbrel.files import atomic_write, sha256_of
-from timbrel.pgesam.generator import Generator, GeneratorShape
-from timbrel.pgesam.vae import Vae, VaeShape
+
+
+class Shaped(Protocol):
+    """A torch module that knows its shape as a dataclass."""
+
+    @property
+    def shape(self) -> Any: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def save(module: Vae | Generator, folder: Path, name: str, facts: Mapping[str, Any]) -> None:
+def save(module: Shaped, folder: Path, name: str, facts: Mapping[str, Any]) -> None:
     """Write the module's weights (fp32) and shape to ``folder``, with ``facts`` (plain JSON values) for the record."""
     weights = folder / f"{name}.safetensors"
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
@@ -33,19 +41,11 @@ def save(module: Vae | Generator, folder: Path, name: str, facts: Mapping[str, A
         handle.write(json.dumps(content, indent=2, sort_keys=True).encode())
 
 
-def load_vae(folder: Path) -> tuple[Vae, dict[str, Any]]:
-    """The VAE of data/vae, in evaluation mode, and its JSON. Raises DataError when missing or altered."""
-    return _load(folder, "vae", lambda shape: Vae(VaeShape(**shape)))
+def load(folder: Path, name: str, build: Callable[[dict[str, Any]], Module]) -> tuple[Module, dict[str, Any]]:
+    """The module that ``build`` makes of the saved shape, with its weights, in evaluation mode; and its JSON.
 
-
-def load_generator(folder: Path) -> tuple[Generator, dict[str, Any]]:
-    """The generator of data/generator, in evaluation mode, and its JSON. Raises DataError when missing or altered."""
-    return _load(folder, "generator", lambda shape: Generator(GeneratorShape(**shape)))
-
-
-def _load(
-    folder: Path, name: str, build: Callable[[dict[str, Any]], Module]
-) -> tuple[Module, dict[str, Any]]:
+    Raises DataError when missing or altered.
+    """
     weights, description = folder / f"{name}.safetensors", folder / f"{name}.json"
     if not weights.exists() or not description.exists():
         raise DataError(f"{folder} holds no trained {name}: run the {name} stage (dvc repro {name})")

@@ -14,7 +14,8 @@ from timbrel.library.manifest import MODELS
 from timbrel.notes.noteset import publish_folder
 from timbrel.params import Params
 from timbrel.pgesam import export as pgesam_export
-from timbrel.pgesam import weights
+from timbrel.pgesam.generator import load_generator
+from timbrel.pgesam.vae import load_vae
 from timbrel.tracking import Record
 
 # The trained weights behind each model, and what they are.
@@ -35,9 +36,9 @@ def run(params: Params, root: Path, record: Record) -> None:
     built = Path(tempfile.mkdtemp(prefix=".models.", dir=data))
     codec_export.export(data / "codec", built)
     difference = encoder_export.export(storage.load(data / "encoder"), built / "timbre_encoder.onnx")
-    vae, _ = weights.load_vae(data / "vae")
+    vae, _ = load_vae(data / "vae")
     pgesam_export.export_map_encoder(vae, built / "map_encoder.onnx")
-    generator, _ = weights.load_generator(data / "generator")
+    generator, _ = load_generator(data / "generator")
     pgesam_export.export_generator(generator, built / "generator.onnx")
 
     description = {}

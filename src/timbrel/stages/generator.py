@@ -16,6 +16,7 @@ from timbrel.pgesam.evaluation import overfits
 from timbrel.pgesam.generator import GeneratorShape
 from timbrel.pgesam.generator_training import GeneratorTraining, free_running, train_generator
 from timbrel.pgesam.plots import draw_curves, draw_pairs
+from timbrel.pgesam.vae import load_vae
 from timbrel.pgesam.vae_training import encode
 from timbrel.training import pick_device
 
@@ -34,7 +35,7 @@ def run(params: Params, root: Path, record: Record) -> None:
     record.dataset("vae", root / "data" / "vae")
     embeddings = np.load(root / "data" / "embeddings" / "embeddings.npy", mmap_mode="r", allow_pickle=False)
     notes = map_notes(NoteSet.open(root / "data" / "notes").notes)
-    vae, _ = weights.load_vae(root / "data" / "vae")
+    vae, _ = load_vae(root / "data" / "vae")
     device = pick_device()
     vae = vae.to(device)
     encoded = encode(vae, embeddings, notes.row, device)
