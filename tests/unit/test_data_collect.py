@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from timbrel.notes.banks import read_user_banks
-from timbrel.notes.collect import collect_notes
+from timbrel.notes.collect import _Keeper, collect_notes, soundfont_instruments
 from timbrel.notes.dx7 import (
     Operator,
     Voice,
@@ -25,8 +26,11 @@ from timbrel.notes.dx7 import (
 )
 from timbrel.notes.fm_banks import generate
 from timbrel.notes.library import Plan, collect_patches
-from timbrel.notes.noteset import NoteSet
+from timbrel.notes.noteset import PEAK, NoteSet, NoteSetWriter
 from timbrel.notes.patches import read_patches, render_job
+from timbrel.notes.plan import NotePlan
+from timbrel.notes.render import render_all
+from timbrel.notes.selection import Duplicates, distance_db, picture
 from timbrel.notes.soundfonts import general_midi_font
 
 PLAN = Plan(
@@ -44,20 +48,27 @@ PLAN = Plan(
 
 
 def notes(folder: Path, **changes: Any) -> dict[str, Any]:
+    plan: dict[str, Any] = {
+        "pitches": (48, 60, 72),
+        "velocity": 100,
+        "velocity_notes": 2,
+        "velocities": (25, 127),
+        "instruments_per_family": None,
+        "heldout_families": (),
+        "shares": {"validation": 0.2, "test": 0.2},
+    }
     settings: dict[str, Any] = {
         "seed": 1,
         "general_midi": True,
         "soundfonts": ["/nowhere/*.sf2"],
         "max_presets": 6,
         "fm_count": 4,
-        "pitches": (48, 60, 72),
-        "velocity": 100,
-        "shares": {"validation": 0.2, "test": 0.2},
         "pitched_share": 0.6,
         "duplicate_db": 1.0,
         "workers": 2,
     }
-    return collect_notes(folder, **{**settings, **changes})
+    wanted = NotePlan(**{name: changes.pop(name, value) for name, value in plan.items()})
+    return collect_notes(folder, wanted, **{**settings, **changes})
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -80,12 +91,106 @@ def test_notes_are_whole_split_by_instrument_and_the_same_twice(tmp_path: Path) 
     for note in found:
         by_instrument.setdefault(note.instrument, set()).add(note.split)
         assert note.source in ("soundfont", "dx7")
-        assert note.note_id == f"{note.instrument}-{note.pitch:03d}-100"
+        assert note.note_id == f"{note.instrument}-{note.pitch:03d}-{note.velocity:03d}"
     assert all(len(splits) == 1 for splits in by_instrument.values())
     assert {split for splits in by_instrument.values() for split in splits} == {"train", "validation", "test"}
-    assert len(found) == 3 * len(by_instrument)
+    assert len(found.select(velocity=100)) == 3 * len(by_instrument)
+    assert Counter(note.pitch for note in found if note.velocity == 100) == dict.fromkeys(
+        (48, 60, 72), len(by_instrument)
+    )
     close = [abs(note.f0_midi - note.pitch) < 0.5 for note in found]
     assert np.mean(close) > 0.9
+
+
+def test_velocity_is_heard_in_the_further_notes(tmp_path: Path) -> None:
+    report = notes(tmp_path / "data")
+    found = NoteSet.open(tmp_path / "data")
+    further = [note for note in found if note.velocity != 100]
+    # An FM voice has its two; a preset that plays one sample at every velocity adds nothing.
+    counts = Counter(note.instrument for note in further)
+    voices = {note.instrument for note in found if note.source == "dx7"}
+    assert all(counts[voice] == 2 for voice in voices)
+    assert report["velocity_notes"]["kept"] == len(further)
+    assert report["velocity_notes"]["sounds_as_the_main_one"] >= 4
+    assert sum(report["velocity_notes"].values()) == 2 * report["instruments"]
+    assert report["notes"] == len(found)
+    assert report["softest_note_differs_db"]["dx7"]["median"] > 3
+    assert report["softest_note_differs_db"]["soundfont"]["median"] < 0.5
+    for note in further:
+        assert 25 <= note.velocity <= 127
+        assert np.abs(found.audio[note.row]).max() == pytest.approx(PEAK * 32767, abs=1)
+        (main,) = found.select(instrument=note.instrument, pitch=note.pitch, velocity=100)
+        apart = distance_db(picture(found.audio[note.row]), picture(found.audio[main])[None])[0]
+        assert apart >= 0.5
+
+
+def test_the_cap_counts_what_is_kept(tmp_path: Path) -> None:
+    whole = notes(tmp_path / "whole", max_presets=1, fm_count=44, pitches=(60,), velocity_notes=0)
+    some = notes(
+        tmp_path / "some",
+        max_presets=1,
+        fm_count=44,
+        pitches=(60,),
+        velocity_notes=0,
+        instruments_per_family=2,
+    )
+    totals = {family: sum(counts.values()) for family, counts in whole["families"].items()}
+    assert {family: sum(counts.values()) for family, counts in some["families"].items()} == {
+        family: min(2, total) for family, total in totals.items()
+    }
+    assert some["instruments_tried"] + some["instruments_beyond_the_cap"] == whole["instruments_tried"] == 45
+    assert set(NoteSet.open(tmp_path / "some").instruments) < set(
+        NoteSet.open(tmp_path / "whole").instruments
+    )
+
+
+def test_a_family_is_held_out_whole(tmp_path: Path) -> None:
+    report = notes(tmp_path, fm_count=22, max_presets=1, pitches=(60,), heldout_families=("reed", "mallet"))
+    assert report["families"]["reed"] == {"test": 2, "train": 0, "validation": 0}
+    assert report["families"]["mallet"]["train"] == 0
+    assert report["families"]["string"]["train"] >= 1
+
+
+def test_the_same_font_twice_adds_nothing(tmp_path: Path) -> None:
+    copy = tmp_path / "other.sf2"
+    shutil.copyfile(general_midi_font(), copy)
+    report = notes(tmp_path / "data", soundfonts=[str(copy)], fm_count=0, velocity_notes=0)
+    assert report["instruments_tried"] == 12
+    assert report["soundfonts"] == ["TimGM6mb.sf2", "other.sf2"]
+    assert report["instruments"] <= 6
+    assert report["dropped"]["duplicate"] == report["instruments"]
+    assert report["presets_beyond_the_limit"]["other.sf2"] > 100
+
+
+def test_bars_and_bells_have_a_pitch_and_knocks_have_none(tmp_path: Path) -> None:
+    """A celesta misleads the first look, and its keys are heard all the same; a wood block's are not."""
+    plan = NotePlan(
+        pitches=(48, 54, 60, 66, 72),
+        velocity=100,
+        velocity_notes=0,
+        velocities=(25, 127),
+        instruments_per_family=None,
+        heldout_families=(),
+        shares={"validation": 0.4, "test": 0.4},
+    )
+    everything, _ = soundfont_instruments([general_midi_font()], plan, limit=200, seed=1)
+    # Soundtrack plays fifths: it repeats at a pitch that does not sound.
+    names = ("Celesta", "Kalimba", "Wood Block", "Agogo", "Orchestra Hit", "Soundtrack")
+    chosen = [each for each in everything if each.name in names]
+    assert len(chosen) == 6
+    with NoteSetWriter(tmp_path / "data") as writer:
+        keeper = _Keeper(writer, plan, pitched_share=0.6, duplicates=Duplicates(1.0))
+        for each, outcome in zip(chosen, render_all([each.job for each in chosen], workers=2), strict=True):
+            assert keeper.take(each, outcome) is None
+        splits = keeper.split(seed=1)
+        assert {each.name for each in keeper.kept} == {"Celesta", "Kalimba"}
+        (celesta,) = (each.ident for each in keeper.kept if each.name == "Celesta")
+        assert celesta in keeper.report(splits)["pitch_at_second_look"]
+        # An F0 estimator does not know it, so nothing that is judged by one is generated for it.
+        assert splits[celesta] == "train"
+    found = NoteSet.open(tmp_path / "data")
+    for row in found.select(instrument=celesta):
+        assert found.notes[row].f0_midi == pytest.approx(found.notes[row].pitch, abs=0.6)
 
 
 def transposed(voice: Voice, semitones: int, name: str) -> Voice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import soundfile
 from timbrel.errors import DataError
 from timbrel.notes.noteset import NoteSet
 from timbrel.notes.nsynth import collect_nsynth, read_examples, select_examples
+from timbrel.notes.plan import NotePlan
 
 
 def write_part(
@@ -72,29 +74,55 @@ def nsynth(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def plan(**changes: Any) -> NotePlan:
+    values: dict[str, Any] = {
+        "pitches": tuple(range(48, 73)),
+        "velocity": 100,
+        "velocity_notes": 0,
+        "velocities": (25, 127),
+        "instruments_per_family": 2,
+        "heldout_families": (),
+        "shares": {},
+    }
+    return NotePlan(**{**values, **changes})
+
+
 def test_filters_and_the_cap_by_instrument(nsynth: Path) -> None:
     examples = read_examples(nsynth, "train")
     assert len(examples) == 22
-    chosen = select_examples(
-        examples, pitches=range(48, 73), velocities=(100,), instruments_per_family=2, seed=0
-    )
+    chosen = select_examples(examples, plan(), per_family=2, seed=0)
     found = Counter(each.instrument for each in chosen)
     # The two basses that cover most stay, with all their notes; nothing sung lies in the range.
     assert found == {"bass_synthetic_001": 3, "bass_synthetic_002": 3, "synth_lead_synthetic_005": 1}
     assert {each.velocity for each in chosen} == {100}
-    one = select_examples(
-        examples, pitches=range(48, 73), velocities=(100,), instruments_per_family=1, seed=0
-    )
+    one = select_examples(examples, plan(), per_family=1, seed=0)
     assert Counter(each.family for each in one) == {"bass": 3, "synth_lead": 1}
+    assert select_examples(examples[::-1], plan(), per_family=1, seed=0) == one[::-1]
+    whole = select_examples(examples, plan(), per_family=None, seed=0)
+    assert Counter(each.instrument for each in whole) == {**found, "bass_synthetic_000": 1}
+
+
+def test_further_velocities_are_those_published(nsynth: Path) -> None:
+    examples = read_examples(nsynth, "train")
+    chosen = select_examples(examples, plan(velocity_notes=2), per_family=1, seed=0)
+    found = Counter((each.family, each.velocity) for each in chosen)
+    assert found == {("bass", 100): 3, ("bass", 50): 2, ("synth_lead", 100): 1, ("synth_lead", 50): 1}
+    assert select_examples(examples[::-1], plan(velocity_notes=2), per_family=1, seed=0) == chosen[::-1]
+    none = select_examples(examples, plan(velocity_notes=2, velocities=(51, 127)), per_family=1, seed=0)
+    assert {each.velocity for each in none} == {100}
+
+
+def test_a_family_is_held_out_whole(nsynth: Path, tmp_path: Path) -> None:
+    report = collect_nsynth(tmp_path / "notes", nsynth, plan(heldout_families=("bass",)), seed=0, workers=1)
+    assert report["families"]["bass"] == {"test": 2, "train": 0, "validation": 0}
+    assert report["families"]["synth_lead"]["train"] == 1
 
 
 def test_the_noteset_of_an_nsynth_folder(nsynth: Path, tmp_path: Path) -> None:
     report = collect_nsynth(
         tmp_path / "notes",
         nsynth,
-        pitches=range(48, 73),
-        velocities=(100,),
-        instruments_per_family=2,
+        plan(),
         seed=0,
         workers=1,
     )
@@ -116,9 +144,7 @@ def test_the_noteset_of_an_nsynth_folder(nsynth: Path, tmp_path: Path) -> None:
 
 def test_folders_that_are_not_nsynth(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no nsynth-train"):
-        collect_nsynth(
-            tmp_path / "notes", tmp_path, pitches=[60], velocities=[100], instruments_per_family=1, seed=0
-        )
+        collect_nsynth(tmp_path / "notes", tmp_path, plan(), seed=0)
     assert not (tmp_path / "notes").exists()
     (tmp_path / "nsynth-train").mkdir()
     table = tmp_path / "nsynth-train" / "examples.json"

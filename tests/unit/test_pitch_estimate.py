@@ -10,7 +10,7 @@ import pytest
 
 from timbrel.errors import AudioError
 from timbrel.pitch import yin
-from timbrel.pitch.estimate import estimate, loudest_stretch
+from timbrel.pitch.estimate import estimate, estimate_by_period, loudest_stretch
 from timbrel.pitch.scale import cents_between, hz_to_midi, midi_to_hz
 
 RATE = 24_000
@@ -175,3 +175,21 @@ def test_the_scale() -> None:
     assert cents_between(880.0, 440.0) == 1200.0
     assert math.isnan(hz_to_midi(math.nan))
     assert math.isnan(hz_to_midi(0.0))
+
+
+def test_by_period_alone_what_sounds_is_found_and_what_does_not_is_not() -> None:
+    time = np.arange(RATE) / RATE
+    assert estimate_by_period(sine(330.0), RATE).f0_hz == pytest.approx(330.0, rel=0.001)
+    # A bar's upper modes, when they have died away by 30 dB and more.
+    modes = [(1.0, 1.0), (2.71, 0.03), (8.39, 0.02)]
+    bar = sum(level * np.sin(2 * np.pi * 330.0 * ratio * time) for ratio, level in modes)
+    assert estimate_by_period(np.float32(0.3) * bar.astype(np.float32), RATE).f0_hz == pytest.approx(
+        330.0, rel=0.002
+    )
+    # A fifth repeats an octave below its lower note, where nothing sounds.
+    fifth = (sine(330.0) + sine(495.0)) / 2
+    assert yin.track(fifth, RATE).f0_hz[0] == pytest.approx(165.0, rel=0.001)
+    assert not estimate_by_period(fifth, RATE).voiced
+    noise = np.random.default_rng(0).normal(size=RATE).astype(np.float32)
+    assert not estimate_by_period(noise, RATE).voiced
+    assert not estimate_by_period(np.zeros(RATE, np.float32), RATE).voiced

@@ -122,6 +122,7 @@ class NoteSet:
         source: str | None = None,
         instrument: str | None = None,
         pitch: int | None = None,
+        velocity: int | None = None,
     ) -> npt.NDArray[np.int64]:
         """Rows [n] of the notes that meet every condition given."""
         splits = (split,) if isinstance(split, str) else split
@@ -133,6 +134,7 @@ class NoteSet:
             and (source is None or note.source == source)
             and (instrument is None or note.instrument == instrument)
             and (pitch is None or note.pitch == pitch)
+            and (velocity is None or note.velocity == velocity)
         ]
         return np.asarray(rows, dtype=np.int64)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,10 @@ import soundfile
 import soxr
 
 from timbrel.errors import DataError
+from timbrel.notes.collect import family_table
 from timbrel.notes.families import FAMILIES
 from timbrel.notes.noteset import NOTE_SAMPLES, SAMPLE_RATE, Note, NoteSetWriter, quantise
+from timbrel.notes.plan import NotePlan, seeded_order
 from timbrel.notes.render import SILENCE_PEAK, RenderedNote, map_jobs, measure_f0, nothing
 from timbrel.notes.splits import assign_splits
 
@@ -93,30 +95,36 @@ def read_examples(folder: Path, part: str) -> list[Example]:
 
 
 def select_examples(
-    examples: Sequence[Example],
-    *,
-    pitches: Collection[int],
-    velocities: Collection[int],
-    instruments_per_family: int,
-    seed: int,
+    examples: Sequence[Example], plan: NotePlan, *, per_family: int | None, seed: int
 ) -> list[Example]:
-    """Notes in range, of at most ``instruments_per_family`` instruments of each family.
+    """Notes that ``plan`` asks for, of at most ``per_family`` instruments of each family, in the order given.
 
     The cap counts instruments, never notes. Those that cover most of the range come first (a note missing is a
-    hole in the map); equals are ordered by the seed.
+    hole in the map); equals are ordered by the seed. The further notes are those published within the plan's
+    velocities, as many of each instrument as it asks for, chosen by the seed.
     """
-    fitting = [each for each in examples if each.pitch in pitches and each.velocity in velocities]
-    covered = Counter(each.instrument for each in fitting)
-    families: dict[str, set[str]] = defaultdict(set)
-    for each in fitting:
-        families[each.family].add(each.instrument)
+    covered: Counter[str] = Counter()
+    families: dict[str, str] = {}
+    others: dict[str, list[str]] = defaultdict(list)
+    wanted: set[str] = set()
+    low, high = plan.velocities
+    for each in examples:
+        if each.pitch not in plan.pitches:
+            continue
+        if each.velocity == plan.velocity:
+            covered[each.instrument] += 1
+            families[each.instrument] = each.family
+            wanted.add(each.note_id)
+        elif low <= each.velocity <= high:
+            others[each.instrument].append(each.note_id)
+    taken: Counter[str] = Counter()
     chosen: set[str] = set()
-    for family in sorted(families):
-        names = sorted(families[family])
-        order = np.random.default_rng((seed, FAMILIES.index(family))).permutation(len(names))
-        ranked = sorted(range(len(names)), key=lambda at: (-covered[names[at]], order[at]))
-        chosen.update(names[at] for at in ranked[:instruments_per_family])
-    return [each for each in fitting if each.instrument in chosen]
+    for name in sorted(seeded_order(families, seed=seed), key=lambda name: -covered[name]):
+        if per_family is None or taken[families[name]] < per_family:
+            taken[families[name]] += 1
+            chosen.add(name)
+            wanted.update(seeded_order(others[name], seed=seed)[: plan.velocity_notes])
+    return [each for each in examples if each.instrument in chosen and each.note_id in wanted]
 
 
 def _load(example: Example) -> tuple[RenderedNote, ...]:
@@ -145,10 +153,8 @@ def _load(example: Example) -> tuple[RenderedNote, ...]:
 def collect_nsynth(
     folder: Path,
     nsynth: Path,
+    plan: NotePlan,
     *,
-    pitches: Collection[int],
-    velocities: Collection[int],
-    instruments_per_family: int,
     seed: int,
     workers: int | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
@@ -156,20 +162,21 @@ def collect_nsynth(
     """Write a NoteSet of NSynth's notes to ``folder``; returns its report.
 
     Published training instruments become ``train``; those of valid and test are halved by instrument into
-    ``validation`` and ``test``. Each side has its own cap. The cap of the held-out side is twice
-    ``instruments_per_family``, for it is shared between two splits.
+    ``validation`` and ``test`` (``plan.shares`` is not used). Each side has its own cap. The cap of the held-out
+    side is twice ``plan.instruments_per_family``, for it is shared between two splits.
     """
-    choose = partial(select_examples, pitches=pitches, velocities=velocities, seed=seed)
-    training = choose(read_examples(nsynth, "train"), instruments_per_family=instruments_per_family)
+    cap = plan.instruments_per_family
+    choose = partial(select_examples, plan=plan, seed=seed)
+    training = choose(read_examples(nsynth, "train"), per_family=cap)
     held_out = choose(
-        read_examples(nsynth, "valid") + read_examples(nsynth, "test"),
-        instruments_per_family=2 * instruments_per_family,
+        read_examples(nsynth, "valid") + read_examples(nsynth, "test"), per_family=cap and 2 * cap
     )
     if not training and not held_out:
         raise DataError(f"{nsynth} holds no nsynth-train, -valid or -test with notes in the range asked for")
-    splits = dict.fromkeys((each.instrument for each in training), "train")
+    unseen = plan.heldout_families
+    splits = {each.instrument: "test" if each.family in unseen else "train" for each in training}
     others = {each.instrument: each.family for each in held_out if each.instrument not in splits}
-    splits |= assign_splits(others, {"test": 0.5}, seed=seed, rest="validation")
+    splits |= assign_splits(others, {"test": 0.5}, seed=seed, rest="validation", heldout_families=unseen)
     chosen = training + [each for each in held_out if each.instrument in others]
     dropped: Counter[str] = Counter()
     kept: list[Example] = []
@@ -199,13 +206,14 @@ def collect_nsynth(
                 found.audio,
             )
         instruments = {each.instrument: each for each in kept}
-        counts = Counter((each.family, splits[each.instrument]) for each in instruments.values())
         writer.report = {
             "instruments": len(instruments),
             "notes": len(kept),
+            "velocity_notes": {"kept": sum(each.velocity != plan.velocity for each in kept)},
             "dropped": dict(sorted(dropped.items())),
-            "families": {f"{family}/{split}": count for (family, split), count in sorted(counts.items())},
-            "source": "NSynth (CC BY 4.0)",
+            "families": family_table((each.family, splits[name]) for name, each in instruments.items()),
+            "sources": dict(sorted(Counter(each.source for each in instruments.values()).items())),
+            "data": "NSynth (CC BY 4.0)",
         }
         return writer.report
 

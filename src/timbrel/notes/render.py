@@ -37,7 +37,11 @@ SILENCE_PEAK = 5e-4
 # F0 is measured where the attack is over and a plucked note still rings.
 F0_START_SECONDS = 0.08
 F0_SECONDS = 0.6
-JOB_TIMEOUT_SECONDS = 60.0
+# Where of a struck bar only the lowest mode still rings, if that is what it is heard by.
+SETTLED_START_SECONDS = 1.2
+SETTLED_SECONDS = 1.0
+# Hundreds of times what a patch takes: what is kept must not depend on what else the machine is doing.
+JOB_TIMEOUT_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,15 +156,26 @@ def measure_f0(pcm: npt.NDArray[np.int16]) -> tuple[float, float]:
     """(MIDI pitch, confidence) of a note [96000] just after its onset; nan when unvoiced."""
     from timbrel.pitch.estimate import estimate
 
-    loud = np.abs(pcm) > 0.05 * np.abs(pcm).max()
-    start = int(np.argmax(loud)) + round(F0_START_SECONDS * SAMPLE_RATE)
-    start = min(start, NOTE_SAMPLES - round(F0_SECONDS * SAMPLE_RATE))
-    window = pcm[start : start + round(F0_SECONDS * SAMPLE_RATE)].astype(np.float32) / 32768.0
-    peak = float(np.abs(window).max())
-    if peak == 0.0:
-        return math.nan, 0.0
-    found = estimate(window * np.float32(0.9 / peak), SAMPLE_RATE)
+    found = estimate(_after_onset(pcm, F0_START_SECONDS, F0_SECONDS), SAMPLE_RATE)
     return found.midi, found.confidence
+
+
+def measure_settled_f0(pcm: npt.NDArray[np.int16]) -> tuple[float, float]:
+    """(MIDI pitch, confidence) of a note [96000] by its period, long after its onset; nan unless beyond doubt."""
+    from timbrel.pitch.estimate import estimate_by_period
+
+    found = estimate_by_period(_after_onset(pcm, SETTLED_START_SECONDS, SETTLED_SECONDS), SAMPLE_RATE)
+    return found.midi, found.confidence
+
+
+def _after_onset(pcm: npt.NDArray[np.int16], start_seconds: float, seconds: float) -> npt.NDArray[np.float32]:
+    """A stretch of a note, its peak at 0.9 (silence stays silence)."""
+    loud = np.abs(pcm) > 0.05 * np.abs(pcm).max()
+    length = round(seconds * SAMPLE_RATE)
+    start = min(int(np.argmax(loud)) + round(start_seconds * SAMPLE_RATE), NOTE_SAMPLES - length)
+    window = pcm[start : start + length].astype(np.float32) / 32768.0
+    peak = float(np.abs(window).max())
+    return window * np.float32(0.9 / peak) if peak > 0.0 else window
 
 
 def core_count() -> int:

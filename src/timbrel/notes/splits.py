@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -12,15 +12,22 @@ from timbrel.errors import ConfigurationError
 
 
 def assign_splits(
-    families: Mapping[str, str], shares: Mapping[str, float], *, seed: int, rest: str = "train"
+    families: Mapping[str, str],
+    shares: Mapping[str, float],
+    *,
+    seed: int,
+    rest: str = "train",
+    heldout_families: Collection[str] = (),
 ) -> dict[str, str]:
     """Split of every instrument.
 
     ``families``: instrument -> family. ``shares``: split -> share of the instruments, what remains is ``rest``.
     Within a family the order is shuffled by the seed; fractions of an instrument carry over to the next family,
     so that the overall shares hold although families are small. The result does not depend on the order
-    of ``families``.
+    of ``families``. Every instrument of ``heldout_families`` is in ``test``, beside those shares.
     """
+    unseen = {name: "test" for name, family in families.items() if family in heldout_families}
+    families = {name: family for name, family in families.items() if name not in unseen}
     if any(share < 0 for share in shares.values()) or sum(shares.values()) >= 1:
         raise ConfigurationError(
             f"split shares must be >= 0 and leave something to {rest}, got {dict(shares)}"
@@ -41,7 +48,7 @@ def assign_splits(
                 owed[split] -= 1
         for name in queue:
             result[name] = rest
-    return _fill_empty(result, families, shares, rest)
+    return _fill_empty(result, families, shares, rest) | unseen
 
 
 def _fill_empty(

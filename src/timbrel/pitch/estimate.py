@@ -86,6 +86,23 @@ def estimate_by_swift(audio: np.ndarray, sample_rate: int, *, seconds: float = 3
     return silence or _by_swift(audio, sample_rate)
 
 
+def estimate_by_period(audio: np.ndarray, sample_rate: int, *, seconds: float = 3.0) -> PitchEstimate:
+    """As ``estimate``, by YIN alone, and unvoiced unless its answer is beyond doubt: periodic in most frames, and
+    with energy at the F0 itself, not only at its multiples (a chord, too, repeats at a common part of its notes).
+
+    For sounds that SwiftF0 does not know: near-sines, of which it takes the half, and bars and bells, whose upper
+    modes are no multiples of the lowest.
+    """
+    audio, silence = _prepare(audio, sample_rate, seconds)
+    if silence:
+        return silence
+    found = _by_yin(audio, sample_rate)
+    sure = found.voiced and found.voiced_share >= 0.5 and found.confidence >= SURE_CONFIDENCE
+    if sure and _share_at(audio, sample_rate, found.f0_hz) >= MIN_FUNDAMENTAL_SHARE:
+        return found
+    return PitchEstimate(math.nan, math.nan, found.confidence, found.voiced_share, "yin")
+
+
 def loudest_stretch(audio: np.ndarray, sample_rate: int, seconds: float) -> np.ndarray:
     """The stretch [samples] of ``seconds`` that holds the most energy; all of a shorter recording."""
     length = max(1, round(seconds * sample_rate))
