@@ -9,11 +9,12 @@ from __future__ import annotations
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from timbrel.codec.network import DIMENSIONS, MagnitudeCodec
+from timbrel.codec.network import DIMENSIONS
 from timbrel.codec.runtime import DECODER, ENCODER
 from timbrel.codec.spectrum import BINS
 from timbrel.codec.storage import load_codec
@@ -22,22 +23,22 @@ from timbrel.files import atomic_write
 OPSET = 17
 
 
-class _Encoder(nn.Module):
-    def __init__(self, codec: MagnitudeCodec) -> None:
+class HasTwoHalves(Protocol):
+    def encode(self, given: Tensor, /) -> Tensor: ...
+
+    def decode(self, given: Tensor, /) -> Tensor: ...
+
+
+class Half(nn.Module):
+    """One direction of a codec network as a module of its own, as the exporter wants it."""
+
+    def __init__(self, codec: HasTwoHalves, method: Literal["encode", "decode"]) -> None:
         super().__init__()
         self.codec = codec
+        self._method = method
 
-    def forward(self, log_magnitude: Tensor) -> Tensor:
-        return self.codec.encode(log_magnitude)
-
-
-class _Decoder(nn.Module):
-    def __init__(self, codec: MagnitudeCodec) -> None:
-        super().__init__()
-        self.codec = codec
-
-    def forward(self, embedding: Tensor) -> Tensor:
-        return self.codec.decode(embedding)
+    def forward(self, given: Tensor) -> Tensor:
+        return self.codec.encode(given) if self._method == "encode" else self.codec.decode(given)
 
 
 def export(folder: Path, out: Path) -> tuple[Path, Path]:
@@ -47,13 +48,19 @@ def export(folder: Path, out: Path) -> tuple[Path, Path]:
     """
     codec = load_codec(folder)
     encoder, decoder = out / f"{ENCODER}.onnx", out / f"{DECODER}.onnx"
-    _write(_Encoder(codec), torch.zeros(2, 3, BINS), "log_magnitude", "embedding", encoder)
-    _write(_Decoder(codec), torch.zeros(2, 3, DIMENSIONS), "embedding", "log_magnitude", decoder)
+    write_graph(Half(codec, "encode"), torch.zeros(2, 3, BINS), "log_magnitude", "embedding", encoder)
+    write_graph(Half(codec, "decode"), torch.zeros(2, 3, DIMENSIONS), "embedding", "log_magnitude", decoder)
     return encoder, decoder
 
 
-def _write(module: nn.Module, example: Tensor, given: str, wanted: str, path: Path) -> None:
-    axes = {0: "batch", 1: "frames"}
+def write_graph(
+    module: nn.Module, example: Tensor, given: str, wanted: str, path: Path, *, fold: bool = True
+) -> None:
+    """Trace ``module`` on ``example`` and write it; the first two axes of its input and output are free.
+
+    ``fold``: keep what follows from constants as constants of its own.
+    """
+    axes = {name: {0: "batch", 1: "samples" if name == "audio" else "frames"} for name in (given, wanted)}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         written = Path(folder) / path.name
         # The tracing exporter is deprecated, but it writes one self-contained file and needs no further package.
@@ -64,7 +71,8 @@ def _write(module: nn.Module, example: Tensor, given: str, wanted: str, path: Pa
             str(written),
             input_names=[given],
             output_names=[wanted],
-            dynamic_axes={given: axes, wanted: axes},
+            dynamic_axes=axes,
+            do_constant_folding=fold,
             opset_version=OPSET,
             dynamo=False,
         )

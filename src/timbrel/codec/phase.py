@@ -9,8 +9,9 @@ from that guess, mend attacks, noise and beats. The guess is what makes few iter
 from __future__ import annotations
 
 import numpy as np
+from scipy import fft
 
-from timbrel.codec.spectrum import FFT_SIZE, HOP, istft, stft, to_magnitude, window_energy
+from timbrel.codec.spectrum import FFT_SIZE, FULL_SCALE, HOP, WINDOW, to_magnitude, window_energy
 
 ITERATIONS = 8
 MOMENTUM = 0.99
@@ -32,26 +33,25 @@ def initial_phase(magnitude: np.ndarray) -> np.ndarray:
     slope = 0.5 * (log[:, :-2] - log[:, 2:])
     np.divide(slope, curvature, out=offset[:, 1:-1], where=np.abs(curvature) > 1e-6)
     np.clip(offset, -0.5, 0.5, out=offset)
-    advance = (2.0 * np.pi * HOP / FFT_SIZE) * (np.arange(bins, dtype=np.float32) + offset)
+    # Phases are counted in turns here: their whole part is dropped at every frame, and float32 stays exact enough.
+    advance = np.float32(HOP / FFT_SIZE) * (np.arange(bins, dtype=np.float32) + offset)
 
     owner = _nearest_peak(is_peak, log)
-    alternate = np.pi * (np.arange(bins) % 2).astype(np.float32)
-    phase = np.zeros(magnitude.shape, dtype=np.float32)
-    carried = _spread_phase(bins)  # phase at each bin relative to the window's centre
+    turns = np.empty(magnitude.shape, dtype=np.float32)
+    carried = _spread_phase(bins)  # at each bin, relative to the window's centre
     for t in range(count):
-        carried = (carried + advance[t])[owner[t]]
-        np.remainder(carried, 2.0 * np.pi, out=carried)
-        phase[t] = carried
-    # A window centred on its frame turns each bin by pi against its neighbour.
-    return phase + alternate
+        carried = np.take(carried + advance[t], owner[t], out=turns[t], mode="clip")
+        carried -= np.floor(carried)
+    # A window centred on its frame turns each bin by half a turn against its neighbour.
+    turns[:, 1::2] += np.float32(0.5)
+    turns *= np.float32(2.0 * np.pi)
+    return turns
 
 
 def _spread_phase(bins: int) -> np.ndarray:
-    """Where partials start: phases far from each other, so that they do not add up to a pulse (which would clip)."""
+    """Where partials start, in turns: far from each other, so that they do not add up to a pulse (which would clip)."""
     golden = (np.sqrt(5.0) - 1.0) / 2.0
-    return np.remainder(np.pi * golden * np.arange(bins, dtype=np.float64) ** 2, 2.0 * np.pi).astype(
-        np.float32
-    )
+    return np.remainder(0.5 * golden * np.arange(bins, dtype=np.float64) ** 2, 1.0).astype(np.float32)
 
 
 def _nearest_peak(is_peak: np.ndarray, log: np.ndarray) -> np.ndarray:
@@ -66,23 +66,70 @@ def _nearest_peak(is_peak: np.ndarray, log: np.ndarray) -> np.ndarray:
 
 
 def griffin_lim(magnitude: np.ndarray, phase: np.ndarray, iterations: int) -> np.ndarray:
-    """Fast Griffin-Lim from ``phase`` (both [frames, bins]): float32 [frames * 320]."""
-    energy = window_energy(magnitude.shape[0])
-    target = magnitude.astype(np.float32, copy=False)
-    spectra = target * np.exp(1j * phase).astype(np.complex64)
-    audio = istft(spectra, energy)
+    """Fast Griffin-Lim from ``phase`` (both [frames, bins]): float32 [frames * 320].
+
+    The same as ``istft`` and ``stft`` in turn, but every array is made once and worked on in place: at these sizes
+    (2.5 MB a spectrogram) most of the time would go into new memory, not into transforms.
+    """
+    count = len(magnitude)
+    target = np.asarray(magnitude, dtype=np.float32) * FULL_SCALE
+    pushed = np.empty(target.shape, dtype=np.complex64)
+    np.multiply(target, np.cos(phase), out=pushed.real)
+    np.multiply(target, np.sin(phase), out=pushed.imag)
+    synthesis = _Synthesis(count)
+    windowed = np.empty((count, FFT_SIZE), dtype=np.float32)
+    size, square = np.empty_like(target), np.empty_like(target)
+    audio = synthesis.add_up(pushed)
     previous = None
     for _ in range(iterations):
-        consistent = stft(audio)
-        pushed = (
-            consistent if previous is None else consistent + np.float32(MOMENTUM) * (consistent - previous)
-        )
+        np.multiply(synthesis.windows, WINDOW, out=windowed)
+        consistent = fft.rfft(windowed, axis=-1)
+        if previous is None:
+            pushed[:] = consistent
+        else:
+            # consistent + momentum * (consistent - previous), over the memory of the one before the last
+            np.multiply(previous, np.float32(-MOMENTUM), out=pushed)
+            np.multiply(consistent, np.float32(1.0 + MOMENTUM), out=previous)
+            pushed += previous
         previous = consistent
-        size = np.abs(pushed)
-        np.maximum(size, np.float32(1e-12), out=size)
-        pushed *= target / size
-        audio = istft(pushed, energy)
-    return audio
+        real, imaginary = pushed.real, pushed.imag
+        np.multiply(real, real, out=size)
+        np.multiply(imaginary, imaginary, out=square)
+        size += square
+        size += np.float32(1e-18)
+        np.sqrt(size, out=size)
+        np.divide(target, size, out=size)
+        real *= size
+        imaginary *= size
+        audio = synthesis.add_up(pushed)
+    return audio.copy()
+
+
+class _Synthesis:
+    """The inverse transform of ``count`` frames into one buffer, whose overlapping windows it also shows."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._begin = (FFT_SIZE - HOP) // 2
+        self._blocks = np.zeros((count + -(-FFT_SIZE // HOP), HOP), dtype=np.float32)
+        self._buffer = self._blocks.reshape(-1)
+        self._inside = self._buffer[self._begin : self._begin + count * HOP]
+        self._share = np.float32(1.0) / window_energy(count)
+        # Frames [count, 2048] as the analysis sees them: silence before the first sample and after the last.
+        self.windows = np.lib.stride_tricks.sliding_window_view(self._buffer, FFT_SIZE)[::HOP][:count]
+
+    def add_up(self, spectra: np.ndarray) -> np.ndarray:
+        """Spectra [count, 1025] -> the samples, a view that the next call overwrites: float32 [count * 320]."""
+        frames = fft.irfft(spectra, n=FFT_SIZE, axis=-1)
+        frames *= WINDOW
+        self._blocks[:] = 0.0
+        for block, start in enumerate(range(0, FFT_SIZE, HOP)):
+            part = frames[:, start : start + HOP]
+            self._blocks[block : block + self._count, : part.shape[1]] += part
+        self._buffer[: self._begin] = 0.0
+        self._buffer[self._begin + self._count * HOP :] = 0.0
+        self._inside *= self._share
+        return self._inside
 
 
 def reconstruct(log_magnitude: np.ndarray, *, iterations: int = ITERATIONS) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +24,10 @@ class Codec(Protocol):
         """Embedding [frames, 128] -> float32 [frames * 320] at 24 kHz, within -1 … 1."""
         ...
 
+    def encode_batch(self, audio: np.ndarray) -> np.ndarray:
+        """As ``encode``, for notes of one length: [batch, samples] -> [batch, samples // 320, 128]."""
+        ...
+
 
 class RunsModels(Protocol):
     """The part of the engine's ``Models`` that the codec needs."""
@@ -43,10 +47,13 @@ class MagnitudeCodecRuntime:
         self._iterations = iterations
 
     def encode(self, audio: np.ndarray) -> np.ndarray:
+        return self.encode_batch(audio[None])[0]
+
+    def encode_batch(self, audio: np.ndarray) -> np.ndarray:
         log_magnitude = spectrum.log_magnitude(audio)
-        if not len(log_magnitude):
-            return np.zeros((0, 128), dtype=np.float32)
-        return self._models.run(ENCODER, {"log_magnitude": log_magnitude[None]})["embedding"][0]
+        if not log_magnitude.size:
+            return np.zeros((*log_magnitude.shape[:2], 128), dtype=np.float32)
+        return self._models.run(ENCODER, {"log_magnitude": log_magnitude})["embedding"]
 
     def decode(self, embedding: np.ndarray) -> np.ndarray:
         if not len(embedding):
@@ -57,3 +64,32 @@ class MagnitudeCodecRuntime:
         """The spectrum that ``decode`` gives a phase to: [frames, 128] -> dB [frames, 1025]."""
         batch = np.ascontiguousarray(embedding, dtype=np.float32)[None]
         return self._models.run(DECODER, {"embedding": batch})["log_magnitude"][0]
+
+
+class EncodecRuntime:
+    """EnCodec: models ``codec_encoder`` and ``codec_decoder`` that take and give audio, nothing around them."""
+
+    def __init__(self, models: RunsModels) -> None:
+        self._models = models
+
+    def encode(self, audio: np.ndarray) -> np.ndarray:
+        return self.encode_batch(audio[None])[0]
+
+    def encode_batch(self, audio: np.ndarray) -> np.ndarray:
+        frames = audio.shape[1] // spectrum.HOP
+        if not frames or not len(audio):
+            return np.zeros((len(audio), frames, 128), dtype=np.float32)
+        # No frame knows what follows it: what the last samples would begin is cut off before rather than after.
+        whole = np.ascontiguousarray(audio[:, : frames * spectrum.HOP], dtype=np.float32)
+        return self._models.run(ENCODER, {"audio": whole})["embedding"]
+
+    def decode(self, embedding: np.ndarray) -> np.ndarray:
+        if not len(embedding):
+            return np.zeros(0, dtype=np.float32)
+        batch = np.ascontiguousarray(embedding, dtype=np.float32)[None]
+        return np.clip(self._models.run(DECODER, {"embedding": batch})["audio"][0], -1.0, 1.0)
+
+
+def codec_of(models: RunsModels, encoder_inputs: Collection[str]) -> Codec:
+    """The codec behind two models, told by what ``codec_encoder`` takes (the manifest says it): spectra or audio."""
+    return EncodecRuntime(models) if "audio" in encoder_inputs else MagnitudeCodecRuntime(models)
