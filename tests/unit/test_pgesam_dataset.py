@@ -1,6 +1,6 @@
 """Which notes the map learns from, and under which pitch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ class Heard:
     split: str
     pitch: int
     f0_midi: float
+    velocity: int = 100
 
 
 def octave(instrument, split="train", family="organ", offset=0.0, first_row=0, keys=range(48, 73)):
@@ -68,7 +69,34 @@ def test_nothing_to_learn_from_is_an_error():
         map_notes([Heard(0, "a", "organ", "train", 60, float("nan"))] * 25)
 
 
+def test_one_velocity_or_all():
+    soft = [replace(note, row=note.row + 25, velocity=40) for note in octave("a")]
+    heard = octave("a") + soft
+    assert map_notes(heard).row.tolist() == list(range(25))
+    assert map_notes(heard, velocity=40).row.tolist() == list(range(25, 50))
+    notes = map_notes(heard, velocity=None)
+    assert notes.velocity.tolist() == [100] * 25 + [40] * 25
+    assert notes.of("train").velocity.tolist() == notes.velocity.tolist()
+    assert notes.take(notes.velocity == 40).row.tolist() == list(range(25, 50))
+    with pytest.raises(DataError):
+        map_notes(soft)
+
+
 def test_arrays_line_up():
     notes = map_notes(octave("a") + octave("b", split="test", first_row=25, offset=12.0))
     assert len(notes) == len(notes.row) == len(notes.pitch) == len(notes.split)
     assert np.array_equal(notes.pitch[notes.split == "test"], np.arange(12, 25))
+
+
+def test_only_notes_of_one_velocity_unless_all_are_asked_for():
+    soft = [Heard(25, "a", "organ", "train", 60, 60.1, velocity=40)]
+    off = [Heard(26, "a", "organ", "train", 61, 62.1, velocity=40)]
+    heard = octave("a") + soft + off
+    assert set(map_notes(heard).velocity.tolist()) == {100}
+    assert len(map_notes(heard)) == 25
+    everything = map_notes(heard, velocity=None)
+    assert everything.row.tolist() == list(range(26))
+    assert everything.velocity.tolist() == [100] * 25 + [40]
+    assert everything.of("train").velocity.tolist() == everything.velocity.tolist()
+    with pytest.raises(DataError, match="of this velocity"):
+        map_notes(heard, velocity=99)

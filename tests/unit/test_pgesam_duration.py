@@ -1,51 +1,103 @@
-"""Notes of other lengths: attack kept, release kept, no step at the join."""
+"""Notes of other lengths: attack, vibrato, decay and release at their own speed, no step at a join."""
 
 import numpy as np
 import pytest
 
 from timbrel.errors import InputError
-from timbrel.pgesam.duration import HELD_FRAMES, STEADY_FROM, with_duration
+from timbrel.pgesam.duration import END_DB, HELD_FRAMES, with_duration
+
+BINS = 6
+FLOOR = -80.0
+LENGTHS = (8, 15, 38, 75, 150, 299, 300, 301, 450, 600, 750)
 
 
-@pytest.fixture
-def note():
-    """A ramp that falls slowly while held and quickly in the release, in each of two dimensions."""
-    held = np.linspace(10.0, 6.0, HELD_FRAMES)
-    release = np.linspace(6.0, -5.0, 75)
-    return np.stack([np.concatenate([held, release])] * 2, axis=1).astype(np.float32)
+def level(frames):
+    return 10 * np.log10(np.sum(10 ** (frames / 10), axis=1))
 
 
-def test_the_full_length_is_the_note_itself(note):
-    np.testing.assert_array_equal(with_duration(note, 300), note)
+def note(decay=0.0, release=4.0, vibrato=2.0):
+    """In dB: an attack of 10 frames; ``decay`` dB lost per frame, the top bin twice as fast; vibrato with 15 frames to
+    a turn in the second bin; after frame 225 ``release`` dB more lost per frame. Nothing falls below the floor."""
+    time = np.arange(300.0)
+    slopes = np.array([1.0, 1, 1, 1, 1, 2]) * decay
+    levels = -10.0 - np.outer(time, slopes) - 3.0 * np.arange(BINS)
+    levels[:, 1] += vibrato * np.sin(2 * np.pi * time / 15)
+    levels[:10] -= np.linspace(30, 0, 10)[:, None]
+    levels -= release * np.maximum(time - (HELD_FRAMES - 1), 0)[:, None]
+    return np.maximum(levels, FLOOR).astype(np.float32)
 
 
-@pytest.mark.parametrize("frames", [8, 38, 75, 150, 299, 301, 450, 600])
-def test_attack_stays_and_the_end_is_the_learned_end(note, frames):
-    shaped = with_duration(note, frames)
-    assert shaped.shape == (frames, 2)
-    attack = min(6, frames - max(2, min(75, frames // 4)))
-    np.testing.assert_array_equal(shaped[:attack], note[:attack])
-    np.testing.assert_allclose(shaped[-1], note[-1], atol=1e-5)
+def test_the_full_length_is_the_note_itself():
+    np.testing.assert_allclose(with_duration(note(), 300), note(), atol=1e-4)
 
 
-@pytest.mark.parametrize("frames", [38, 75, 150, 299, 450])
-def test_the_release_joins_without_a_step(note, frames):
-    shaped = with_duration(note, frames)[:, 0]
-    release = max(2, min(75, frames // 4)) if frames < 300 else 75
-    join = frames - release
-    assert abs(shaped[join] - shaped[join - 1]) < 0.1
+@pytest.mark.parametrize("frames", LENGTHS)
+@pytest.mark.parametrize("decay", [0.0, 0.05])
+def test_attack_and_release_keep_their_speed(frames, decay):
+    given = note(decay)
+    told = with_duration(given, frames)
+    assert told.shape == (frames, BINS)
+    assert told.dtype == np.float32
+    released = min(75, round(frames / 2))
+    held = min(HELD_FRAMES, frames - released)
+    np.testing.assert_array_equal(told[:held], given[:held])
+    if released >= 19:  # a quarter of a second: the release of 4 dB a frame has room
+        fall = np.diff(told[frames - released - 1 : frames - released + 5, 0])
+        np.testing.assert_allclose(fall, -4.0 - decay, atol=0.01)
 
 
-def test_a_longer_note_stretches_only_what_is_steady(note):
-    shaped = with_duration(note, 450)
-    np.testing.assert_array_equal(shaped[:STEADY_FROM], note[:STEADY_FROM])
-    # The held part now takes 375 frames; its last frame is the last held frame of the original.
-    np.testing.assert_allclose(shaped[374], note[HELD_FRAMES - 1], atol=1e-5)
-    np.testing.assert_allclose(shaped[375:], note[HELD_FRAMES:], atol=1e-5)
+@pytest.mark.parametrize("frames", LENGTHS)
+@pytest.mark.parametrize("release", [0.0, 0.3, 4.0])
+def test_every_note_has_died_away_at_its_end(frames, release):
+    told = with_duration(note(0.05, release), frames)
+    levels = level(told)
+    assert levels[-1] <= levels.max() - END_DB + 0.01
+    # It dies away; it is not cut: no frame of the release loses the larger part of the way.
+    released = min(75, round(frames / 2))
+    drops = -np.diff(levels[-released - 1 :])
+    assert drops.max() <= max(5.0, 2.5 * END_DB / released)
+    assert drops.min() > -0.5
 
 
-def test_impossible_lengths_are_refused(note):
+@pytest.mark.parametrize("frames", [450, 600, 750])
+def test_a_sustained_note_goes_on_at_its_level_with_its_vibrato(frames):
+    told = with_duration(note(), frames)
+    going_on = told[HELD_FRAMES : frames - 75]
+    np.testing.assert_allclose(going_on[:, 0], told[HELD_FRAMES - 1, 0], atol=0.1)
+    assert np.abs(np.diff(level(told[20 : frames - 75]))).max() < 0.5
+    swing = going_on[:, 1] - going_on[:, 1].mean()
+    assert swing.max() == pytest.approx(2.0, abs=0.3)
+    turns = np.count_nonzero(np.diff(np.sign(swing))) / 2
+    assert turns == pytest.approx(len(going_on) / 15, abs=1.5)
+
+
+def test_a_swell_does_not_come_back():
+    given = note()
+    given[75:HELD_FRAMES] += np.linspace(0, 6, 150, dtype=np.float32)[:, None]
+    told = with_duration(given, 600)
+    np.testing.assert_allclose(told[HELD_FRAMES:525, 0], given[HELD_FRAMES - 1, 0], atol=0.2)
+
+
+def test_a_decaying_note_goes_on_decaying_bin_by_bin():
+    told = with_duration(note(decay=0.1), 600)
+    slopes = np.diff(told[100:525], axis=0)
+    np.testing.assert_allclose(slopes[:, 0], -0.1, atol=0.02)
+    further = np.maximum(note(decay=0.1)[224, 5] - 0.2 * np.arange(1, 176), FLOOR)
+    np.testing.assert_allclose(told[HELD_FRAMES:400, 5], further, atol=1.0)
+    assert told.min() >= FLOOR - END_DB
+
+
+def test_what_has_decayed_at_the_end_of_the_held_part_still_dies_away_in_a_short_note():
+    # A bin that is silent at frame 225 has no release of its own.
+    given = note()
+    given[:, 4] = np.maximum(-10 - 1.0 * np.arange(300), FLOOR)
+    told = with_duration(given, 38)
+    assert told[18, 4] == pytest.approx(-28)
+    np.testing.assert_allclose(np.diff(told[18:24, 4]), -4.0, atol=0.3)
+
+
+def test_impossible_lengths_are_refused():
     with pytest.raises(InputError, match="at least 8 frames"):
-        with_duration(note, 7)
+        with_duration(note(), 7)
     with pytest.raises(InputError, match="more than 225"):
-        with_duration(note[:225], 100)
+        with_duration(note()[:225], 100)

@@ -17,12 +17,13 @@ from timbrel.pgesam.export import export_generator, export_map_encoder
 from timbrel.pgesam.generator import Generator, GeneratorShape, load_generator
 from timbrel.pgesam.generator_training import (
     GeneratorTraining,
+    at_main_velocity,
     free_running,
     previous_tokens,
     train_generator,
 )
-from timbrel.pgesam.vae import VaeShape, load_vae
-from timbrel.pgesam.vae_training import VaeTraining, batch_drawer, encode, evaluate, train_vae
+from timbrel.pgesam.vae import Vae, VaeShape, Whitening, load_vae
+from timbrel.pgesam.vae_training import Encoded, VaeTraining, batch_drawer, encode, evaluate, train_vae
 
 CPU = torch.device("cpu")
 FRAMES = 40
@@ -65,14 +66,15 @@ def world():
     row, instrument, family, pitch, split = (np.array(column) for column in zip(*entries, strict=True))
     names = tuple(f"instrument {i}" for i in range(12))
     notes = MapNotes(
-        row=row, instrument=instrument, family=family, pitch=pitch, split=split, instruments=names
-    )
+        row=row, instrument=instrument, family=family, pitch=pitch, velocity=np.full(len(row), 100), split=split,
+        instruments=names,
+    )  # fmt: skip
     return np.stack(embeddings).astype(np.float16), notes
 
 
 VAE_TRAINING = VaeTraining(
     steps=200, batch_instruments=8, batch_pitches=8, learning_rate=1e-3, weight_decay=0.01, warmup_steps=5, margin=0.25,
-    sample_scale=1.0, input_noise=0.1, time_mask=0.1, evaluate_every=100, seed=3,
+    sample_scale=1.0, input_noise=0.1, mixed_share=0.5, decoded_notes=16, evaluate_every=100, seed=3,
 )  # fmt: skip
 CURRICULUM = Curriculum(
     weights={
@@ -128,6 +130,9 @@ def test_vae_learns_pitch_and_keeps_instruments_together(world, trained):
     assert [step for step, _ in reports] == [50, 100, 150, 200]
     assert "validation.v_inst_over_v_pitch" in reports[1][1]
     assert "validation.v_inst" not in reports[0][1]
+    assert {f"validation.alarm.{sign}" for sign in ("collapsed", "stretched", "pitch_leaks")} <= set(
+        reports[1][1]
+    )
 
 
 def test_generator_runs_free_close_to_the_truth(world, trained, written):
@@ -135,6 +140,8 @@ def test_generator_runs_free_close_to_the_truth(world, trained, written):
     generator, encoded, reports = written
     variance = float(np.var(embeddings.astype(np.float32)))
     assert reports[-1][1]["train.free_running_mse"] < 0.4 * variance
+    errors = (reports[-1][1]["train.free_running_mse"], reports[-1][1]["validation.free_running_mse"])
+    assert reports[-1][1]["alarm.overfits"] == float(errors[1] > 3 * errors[0])
     figures = compare(generator, trained[0], embeddings, notes, encoded, CPU, seed=0)
     assert figures["train.embedding_mse.transformer"] < 0.5 * figures["train.embedding_mse.nn_map"]
     assert figures["train.embedding_mse.transformer"] < figures["train.embedding_mse.vae"]
@@ -147,17 +154,140 @@ def test_generator_runs_free_close_to_the_truth(world, trained, written):
     assert np.mean(np.abs(bumps.argmax(0) - np.arange(25)) <= 1) >= 0.9
 
 
-def test_a_batch_holds_whole_groups_of_instruments(world):
+@pytest.mark.parametrize("dimensions", [2, 3, 4])
+def test_whitening_takes_out_every_correlation(dimensions):
+    torch.manual_seed(dimensions)
+    mixed = torch.randn(4000, dimensions) @ torch.randn(dimensions, dimensions) + 3.0
+    whitening = Whitening(dimensions, 0.5)
+    points = whitening(mixed)
+    torch.testing.assert_close(points.mean(0), torch.zeros(dimensions), atol=1e-4, rtol=0)
+    torch.testing.assert_close(torch.cov(points.T), 0.25 * torch.eye(dimensions), atol=2e-3, rtol=0)
+    # The running statistics come to agree.
+    for _ in range(200):
+        whitening(mixed)
+    torch.testing.assert_close(whitening.eval()(mixed), points, atol=2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("dimensions", [3, 4])
+def test_a_map_of_more_dimensions_trains_and_exports(tmp_path, world, dimensions):
+    embeddings, notes = world
+    shape = VaeShape(instruments=10, map_dimensions=dimensions, **SMALL_VAE)
+    vae = train_vae(
+        embeddings, notes, shape=shape, training=replace(VAE_TRAINING, steps=20, evaluate_every=20),
+        curriculum=CURRICULUM, report=lambda *_: None, device=CPU,
+    )  # fmt: skip
+    encoded = encode(vae, embeddings, notes.row, CPU)
+    assert encoded.mu.shape == (300, dimensions)
+    # No axis has collapsed, none is the copy of another.
+    assert np.linalg.eigvalsh(np.cov(encoded.mu.T)).min() > 0.2 * shape.map_deviation**2
+    generator = train_generator(
+        embeddings, notes, encoded, shape=replace(SMALL_GENERATOR, map_dimensions=dimensions),
+        training=replace(GENERATOR_TRAINING, steps=8, evaluate_every=8), report=lambda *_: None, device=CPU,
+    )  # fmt: skip
+    export_map_encoder(vae, tmp_path / "map_encoder.onnx")
+    export_generator(generator, tmp_path / "generator.onnx")
+    weights.save(vae, tmp_path, "vae", {})
+    assert load_vae(tmp_path)[0].shape == shape
+    session = onnxruntime.InferenceSession(tmp_path / "map_encoder.onnx", providers=["CPUExecutionProvider"])
+    (position,) = session.run(["position"], {"embedding": embeddings[:7, :30].astype(np.float32)})
+    np.testing.assert_allclose(position, encoded.mu[:7], atol=1e-4)
+    session = onnxruntime.InferenceSession(tmp_path / "generator.onnx", providers=["CPUExecutionProvider"])
+    pitch, velocity = np.array([3, 20]), np.float32([0.3, 0.9])
+    inputs = {"position": position[:2], "pitch": pitch, "velocity": velocity, "frames": np.array([7])}
+    (embedding,) = session.run(["embedding"], inputs)
+    expected = generator.generate(
+        torch.from_numpy(position[:2]), torch.from_numpy(pitch), torch.from_numpy(velocity), frames=7
+    )
+    np.testing.assert_allclose(embedding, expected.numpy(), atol=1e-4)
+
+
+def test_velocity_acts_through_its_token_alone():
+    torch.manual_seed(1)
+    generator = Generator(SMALL_GENERATOR).eval()
+    position, pitch = torch.tensor([[0.3, -0.5]]), torch.tensor([7])
+
+    def written(velocity):
+        return generator.generate(position, pitch, torch.tensor([velocity / 127]), frames=FRAMES)
+
+    assert (written(100) - written(40)).abs().max() > 1e-3
+    torch.testing.assert_close(written(100), generator.generate(position, pitch, frames=FRAMES))
+    with torch.no_grad():
+        generator.velocity.weight.zero_()
+    torch.testing.assert_close(written(100), written(40))
+    without = Generator(replace(SMALL_GENERATOR, velocity=False)).eval()
+    assert without.shape.condition_tokens == 3
+    soft, loud = (without.generate(position, pitch, torch.tensor([v]), frames=9) for v in (0.1, 0.9))
+    torch.testing.assert_close(soft, loud)
+
+
+def test_a_note_of_another_velocity_lies_where_its_instrument_lies():
+    notes = MapNotes(
+        row=np.arange(5), instrument=np.array([0, 0, 0, 0, 1]), family=np.zeros(5, dtype=np.int64),
+        pitch=np.array([4, 10, 5, 7, 5]), velocity=np.array([100, 100, 40, 127, 40]), split=np.repeat("train", 5),
+        instruments=("a", "b"),
+    )  # fmt: skip
+    mu = np.array([[0.0, 0.0], [1.0, -1.0], [9.0, 9.0], [9.0, 9.0], [9.0, 9.0]], dtype=np.float32)
+    kept, placed = at_main_velocity(notes, Encoded(mu, mu + 1.0, np.zeros((5, 25), dtype=np.float32)))
+    # Pitch 5 is nearest to 4; 7 lies half way; instrument 1 has no note of the main velocity.
+    assert kept.row.tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(placed.mu, [[0, 0], [1, -1], [0, 0], [0.5, -0.5]])
+    np.testing.assert_allclose(placed.sigma, placed.mu + 1.0)
+    with pytest.raises(DataError, match="velocity 100"):
+        at_main_velocity(notes.take([4]), Encoded(mu[:1], mu[:1], mu[:1]))
+
+
+def test_the_generator_learns_what_velocity_does(world, trained):
+    embeddings, notes = world
+    both = np.concatenate([embeddings, 0.3 * embeddings])
+    played = {
+        name: np.tile(getattr(notes, name), 2) for name in ("instrument", "family", "pitch", "split")
+    } | {"row": np.arange(600), "velocity": np.repeat([100, 40], 300)}
+    notes, encoded = at_main_velocity(
+        MapNotes(instruments=notes.instruments, **played),
+        encode(trained[0], both, np.arange(600), CPU),
+    )
+    generator = train_generator(
+        both, notes, encoded, shape=SMALL_GENERATOR, training=replace(GENERATOR_TRAINING, steps=150),
+        report=lambda *_: None, device=CPU,
+    )  # fmt: skip
+    place, pitch = encoded.mu[:25], notes.pitch[:25]
+    loud = free_running(generator, place, pitch, CPU)
+    soft = free_running(generator, place, pitch, CPU, np.full(25, 40))
+    # On its way to 0.3.
+    assert np.sqrt((soft**2).mean() / (loud**2).mean()) < 0.75
+
+
+def test_a_batch_holds_instruments_and_mixtures_of_two(world):
     _, notes = world
     learning = notes.of("train")
-    chosen = batch_drawer(learning, VAE_TRAINING)(np.random.default_rng(0))
-    instruments, counts = np.unique(learning.instrument[chosen], return_counts=True)
-    assert len(instruments) == 8
-    assert set(counts) == {8}
-    assert len(np.unique(chosen)) == 64
+    batch = batch_drawer(learning, VAE_TRAINING)(np.random.default_rng(0))
+    plain = batch.share == 0
+    # 8 instruments of 8 notes, half of them mixtures; plain notes first.
+    assert np.unique(batch.group[plain], return_counts=True)[1].tolist() == [8, 8, 8, 8]
+    assert plain.tolist() == sorted(plain.tolist(), reverse=True)
+    assert np.array_equal(batch.note[plain], batch.partner[plain])
+    for group in np.unique(batch.group):
+        own = batch.group == group
+        assert len(np.unique(batch.note[own])) == own.sum()
+        assert len(np.unique(learning.instrument[batch.note[own]])) == 1
+        assert len(np.unique(learning.instrument[batch.partner[own]])) == 1
+        assert len(np.unique(batch.share[own])) == 1
+    assert np.array_equal(learning.pitch[batch.note], learning.pitch[batch.partner])
+    assert 0 < batch.share[~plain].min() <= batch.share.max() <= 0.5
 
 
-def test_cached_steps_agree_with_all_tokens_at_once():
+def test_the_summary_is_means_and_deviations_over_doubling_spans():
+    encoder = Vae(VaeShape(instruments=2, frames=40, dimensions=2)).encoder
+    embedding = torch.arange(40.0)[None, :, None] * torch.tensor([1.0, 0.0])
+    summary = encoder.summary(embedding)[0].reshape(-1, 2)
+    # Spans 0-1, 1-2, 2-4, 4-8, 8-16, 16-32, 32-40; one of them has 16 frames.
+    assert summary[:7, 0].tolist() == [0.0, 1.0, 2.5, 5.5, 11.5, 23.5, 35.5]
+    assert summary[:7, 1].tolist() == [0.0] * 7
+    assert summary[7].tolist() == pytest.approx([np.arange(16.0).std(), 0.01], rel=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [[1] * 14, [5, 1, 8], [14]])
+def test_cached_steps_agree_with_all_tokens_at_once(sizes):
     torch.manual_seed(1)
     generator = Generator(SMALL_GENERATOR).eval()
     position, pitch = torch.randn(3, 2), torch.tensor([0, 11, 24])
@@ -167,12 +297,14 @@ def test_cached_steps_agree_with_all_tokens_at_once():
         at_once = generator(past, position, pitch)
         condition, cache = generator.condition_cache(position, pitch), generator.empty_cache(3)
         steps = []
-        for index in range(SMALL_GENERATOR.tokens):
-            token, cache = generator.step(past[:, index], torch.tensor([index]), cache, condition)
-            steps.append(token)
+        for index in torch.arange(SMALL_GENERATOR.tokens).split(sizes):
+            tokens, cache = generator.step(past[:, index], index, cache, condition)
+            steps.append(tokens)
         written = generator.to_frames(generator(hidden, position, pitch))[:, :FRAMES]
-    torch.testing.assert_close(torch.stack(steps, dim=1), at_once, atol=1e-5, rtol=1e-4)
+        all_hidden = generator.to_frames(generator(None, position, pitch))[:, :FRAMES]
+    torch.testing.assert_close(torch.cat(steps, dim=1), at_once, atol=1e-5, rtol=1e-4)
     # Sampling is the same with the past hidden.
+    torch.testing.assert_close(all_hidden, written, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
         generator.generate(position, pitch, frames=FRAMES), written, atol=1e-5, rtol=1e-4
     )
@@ -214,7 +346,8 @@ def test_the_past_is_shifted_partly_hidden_and_fades_out():
 
     assert seen(0.0) == pytest.approx(0.75, abs=0.03)
     assert seen(0.5) == pytest.approx(0.375, abs=0.04)
-    assert seen(1.0) == seen(4.0) == 0.0
+    for faded in (1.0, 4.0):
+        assert previous_tokens(target, settings, np.random.default_rng(0), faded=faded) is None
     target = torch.arange(3.0).reshape(1, 3, 1)
     plain = replace(settings, input_dropout=0.0)
     assert previous_tokens(target + 1, plain, np.random.default_rng(0), faded=0.0).flatten().tolist() == [
@@ -245,21 +378,26 @@ def test_weights_survive_the_disk_and_damage_is_noticed(tmp_path, written, train
         load_vae(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("frames", [1, 3, 7, FRAMES])
-def test_generator_graph_gives_the_numbers_of_torch(tmp_path, written, frames):
+def test_a_step_writes_the_largest_block_that_leaves_no_rest():
+    blocks = {tokens: replace(SMALL_GENERATOR, frames=3 * tokens).block for tokens in (1, 14, 60, 62, 100)}
+    assert blocks == {1: 1, 14: 14, 60: 15, 62: 2, 100: 10}
+
+
+@pytest.mark.parametrize("block", [None, 1, 7])
+@pytest.mark.parametrize("frames", [1, 7, FRAMES])
+def test_generator_graph_gives_the_numbers_of_torch(tmp_path, written, frames, block):
     generator, _, _ = written
     path = tmp_path / "generator.onnx"
-    export_generator(generator, path)
+    export_generator(generator, path, block=block)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for batch in (1, 4):
         position = np.random.default_rng(batch).standard_normal((batch, 2)).astype(np.float32) * 0.5
         pitch = np.arange(batch, dtype=np.int64) * 8
-        (embedding,) = session.run(
-            ["embedding"],
-            {"position": position, "pitch": pitch, "frames": np.array([frames], dtype=np.int64)},
-        )
+        velocity = np.linspace(1.0, 0.1, batch, dtype=np.float32)
+        inputs = {"position": position, "pitch": pitch, "velocity": velocity, "frames": np.array([frames])}
+        (embedding,) = session.run(["embedding"], inputs)
         expected = generator.generate(
-            torch.from_numpy(position), torch.from_numpy(pitch), frames=frames
+            *(torch.from_numpy(value) for value in (position, pitch, velocity)), frames=frames
         ).numpy()
         assert embedding.shape == (batch, frames, 128)
         np.testing.assert_allclose(embedding, expected, atol=1e-4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from timbrel.pgesam.dataset import MapNotes
+from timbrel.pgesam.dataset import MAIN_VELOCITY, MapNotes
 from timbrel.pgesam.evaluation import embedding_mse, nearest_mean, pitch_accuracy
 from timbrel.pgesam.generator import Generator
 from timbrel.pgesam.generator_training import free_running
@@ -25,14 +25,14 @@ def compare(
     *,
     seed: int,
 ) -> dict[str, float]:
-    """Per split, over at most 256 notes drawn by ``seed``:
+    """Per split, over at most 256 notes of the main velocity (the map's, and so the rivals') drawn by ``seed``:
 
     ``<split>.embedding_mse.{transformer,vae,nn_map}`` over the frames that the VAE sees, ``<split>.free_running_mse``
     over the whole note, and ``<split>.pitch_accuracy_head``: the VAE's pitch head on what the generator wrote.
     """
     figures: dict[str, float] = {}
     for split in ("train", "validation", "test"):
-        members = np.flatnonzero(notes.split == split)
+        members = np.flatnonzero((notes.split == split) & (notes.velocity == MAIN_VELOCITY))
         if not len(members):
             continue
         chosen = np.sort(np.random.default_rng(seed).permutation(members)[:SAMPLE])
@@ -48,25 +48,27 @@ def compare(
             f"{split}.embedding_mse.transformer": embedding_mse(written[:, :seen], truth[:, :seen]),
             f"{split}.embedding_mse.vae": embedding_mse(decoded, truth[:, :seen]),
             f"{split}.embedding_mse.nn_map": embedding_mse(
-                _neighbours(embeddings, notes, encoded, chosen, seen), truth[:, :seen]
+                nn_map(embeddings, notes, encoded.mu, chosen, frames=seen), truth[:, :seen]
             ),
             f"{split}.pitch_accuracy_head": pitch_accuracy(heard, notes.pitch[chosen]),
         }
     return figures
 
 
-def _neighbours(
-    embeddings: np.ndarray, notes: MapNotes, encoded: Encoded, chosen: np.ndarray, frames: int
+def nn_map(
+    embeddings: np.ndarray, notes: MapNotes, mu: np.ndarray, chosen: np.ndarray, *, frames: int
 ) -> np.ndarray:
-    """NN-Map for entries ``chosen``: the mean of the nearest training notes of that pitch, never the note itself."""
+    """NN-Map for the entries ``chosen`` of ``notes``, whose map points are ``mu`` [len(notes), d]: the mean of the
+    five nearest training notes of that pitch, never the note itself. [len(chosen), frames, 128]; zeros where there
+    is no training note of a pitch.
+    """
     answers = []
     for entry in chosen:
-        known = np.flatnonzero((notes.split == "train") & (notes.pitch == notes.pitch[entry]))
+        alike = (notes.pitch == notes.pitch[entry]) & (notes.velocity == notes.velocity[entry])
+        known = np.flatnonzero((notes.split == "train") & alike)
         known = known[known != entry]
         if not len(known):
             answers.append(np.zeros((frames, embeddings.shape[2]), dtype=np.float32))
             continue
-        answers.append(
-            nearest_mean(encoded.mu[known], embeddings[notes.row[known], :frames], encoded.mu[[entry]])[0]
-        )
+        answers.append(nearest_mean(mu[known], embeddings[notes.row[known], :frames], mu[[entry]])[0])
     return np.stack(answers)

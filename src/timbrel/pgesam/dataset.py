@@ -21,6 +21,9 @@ from timbrel.notes.families import FAMILIES
 LOWEST_PITCH = 48
 PITCHES = 25
 TOLERANCE_SEMITONES = 0.5
+# The map is made from notes of this velocity, the paper's.
+MAIN_VELOCITY = 100
+HIGHEST_VELOCITY = 127
 
 
 class LabelledNote(Protocol):
@@ -37,18 +40,22 @@ class LabelledNote(Protocol):
     @property
     def pitch(self) -> int: ...
     @property
+    def velocity(self) -> int: ...
+    @property
     def f0_midi(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapNotes:
     """One entry per usable note. ``row`` points into the embeddings; ``pitch`` is 0..24 for MIDI 48..72 as sounding;
-    ``instrument`` numbers ``instruments``, ``family`` numbers FAMILIES. Integer arrays [n] except ``split`` (str)."""
+    ``velocity`` is MIDI's, 1..127; ``instrument`` numbers ``instruments``, ``family`` numbers FAMILIES. Integer arrays
+    [n] except ``split`` (str)."""
 
     row: np.ndarray
     instrument: np.ndarray
     family: np.ndarray
     pitch: np.ndarray
+    velocity: np.ndarray
     split: np.ndarray
     instruments: tuple[str, ...]
 
@@ -57,25 +64,33 @@ class MapNotes:
 
     def of(self, *splits: str) -> MapNotes:
         """The notes of these splits; instruments keep their numbers."""
-        chosen = np.isin(self.split, splits)
+        return self.take(np.isin(self.split, splits))
+
+    def take(self, chosen: np.ndarray) -> MapNotes:
+        """The entries that ``chosen`` (a mask or indices) names; instruments keep their numbers."""
         return MapNotes(
             row=self.row[chosen],
             instrument=self.instrument[chosen],
             family=self.family[chosen],
             pitch=self.pitch[chosen],
+            velocity=self.velocity[chosen],
             split=self.split[chosen],
             instruments=self.instruments,
         )
 
 
-def map_notes(notes: Sequence[LabelledNote], *, fewest_per_instrument: int = 5) -> MapNotes:
-    """Label ``notes`` by what sounds and keep those that the map can learn from.
+def map_notes(
+    notes: Sequence[LabelledNote], *, velocity: int | None = MAIN_VELOCITY, fewest_per_instrument: int = 5
+) -> MapNotes:
+    """Label ``notes`` by what sounds and keep those that the map can learn from: of one velocity, or of all (None).
 
     Instruments of the training split are numbered first, so that their numbers are the classes of the instrument
     classifier. Raises DataError when no training note remains.
     """
     by_instrument: dict[str, list[LabelledNote]] = defaultdict(list)
     for note in notes:
+        if velocity is not None and note.velocity != velocity:
+            continue
         by_instrument[note.instrument].append(note)
     kept: dict[str, list[tuple[LabelledNote, int]]] = {}
     for name, members in by_instrument.items():
@@ -84,18 +99,21 @@ def map_notes(notes: Sequence[LabelledNote], *, fewest_per_instrument: int = 5) 
             kept[name] = labelled
     order = sorted(kept, key=lambda name: (kept[name][0][0].split != "train", name))
     if not order or kept[order[0]][0][0].split != "train":
-        raise DataError("no training note has a measured pitch within MIDI 48-72: rebuild the notes stage")
+        raise DataError(
+            "no training note of this velocity has a measured pitch within MIDI 48-72: rebuild the notes stage"
+        )
     entries = [
-        (note.row, number, FAMILIES.index(note.family), pitch - LOWEST_PITCH, note.split)
+        (note.row, number, FAMILIES.index(note.family), pitch - LOWEST_PITCH, note.velocity, note.split)
         for number, name in enumerate(order)
         for note, pitch in kept[name]
     ]
-    row, instrument, family, pitch, split = zip(*entries, strict=True)
+    row, instrument, family, pitch, velocities, split = zip(*entries, strict=True)
     return MapNotes(
         row=np.array(row, dtype=np.int64),
         instrument=np.array(instrument, dtype=np.int64),
         family=np.array(family, dtype=np.int64),
         pitch=np.array(pitch, dtype=np.int64),
+        velocity=np.array(velocities, dtype=np.int64),
         split=np.array(split),
         instruments=tuple(order),
     )

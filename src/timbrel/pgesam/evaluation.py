@@ -10,6 +10,7 @@ SMALLEST_SPREAD = 0.15
 LARGEST_STRETCH = 3.0
 LARGEST_LEAK = 0.1
 LARGEST_GAP = 3.0
+SIGNS = ("collapsed", "stretched", "pitch_leaks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ class MapStatistics:
         return tuple(name for name, present in signs.items() if present)
 
     def metrics(self, prefix: str) -> dict[str, float]:
-        """Flat figures for a run record."""
+        """Flat figures for a run record, the failure signs among them as ``<prefix>.alarm.<sign>``, 0 or 1."""
         return {
             f"{prefix}.v_inst": self.v_inst,
             f"{prefix}.v_pitch": self.v_pitch,
@@ -61,6 +62,7 @@ class MapStatistics:
             f"{prefix}.stretch": self.stretch,
             f"{prefix}.radius": self.radius,
             f"{prefix}.outside": self.outside,
+            **{f"{prefix}.alarm.{sign}": float(sign in self.alarms()) for sign in SIGNS},
         }
 
 

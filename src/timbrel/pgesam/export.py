@@ -1,12 +1,12 @@
 """ONNX graphs of the map encoder and of the generator.
 
 The generator becomes one graph. torch exports two pieces, the condition (run once per note) and the cached step; here
-the step becomes the body of an ONNX Loop whose state is the growing keys and values:
+the step becomes the body of an ONNX Loop whose state is the growing keys and values. One turn writes a block of tokens:
 
-    position, pitch ─► condition ─► keys, values of the condition ─┐ (outer scope)
-    frames ─► trip count ─► Loop( index, past ─► step ─► token, past ) ─► tokens ─► [b, frames, 128]
+    position, pitch, velocity ─► condition ─► keys, values of the condition ─┐ (outer scope)
+    frames ─► trip count ─► Loop( index, past ─► step ─► block, past ) ─► blocks ─► [b, frames, 128]
 
-As in Generator.generate, every step sees zeros in the place of the last token.
+As in Generator.generate, the frames written so far are hidden from the steps after them.
 All weights lie in the main graph, where the body reads them, so they are stored once.
 """
 
@@ -25,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from timbrel.files import atomic_write
-from timbrel.pgesam.generator import Cache, Generator
+from timbrel.pgesam.generator import Cache, Generator, GeneratorShape
 from timbrel.pgesam.vae import MapEncoder, Vae
 
 OPSET = 17
@@ -48,8 +48,10 @@ class _ConditionGraph(nn.Module):
         super().__init__()
         self.generator = generator
 
-    def forward(self, position: Tensor, pitch: Tensor) -> tuple[Tensor, Tensor]:
-        return tuple(self.generator.condition_cache(position, pitch))  # type: ignore[return-value]
+    def forward(
+        self, position: Tensor, pitch: Tensor, velocity: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return tuple(self.generator.condition_cache(position, pitch, velocity))  # type: ignore[return-value]
 
 
 class _StepGraph(nn.Module):
@@ -58,14 +60,14 @@ class _StepGraph(nn.Module):
         self.generator = generator
 
     def forward(
-        self, previous: Tensor, index: Tensor, keys: Tensor, values: Tensor, c_keys: Tensor, c_values: Tensor
+        self, index: Tensor, keys: Tensor, values: Tensor, c_keys: Tensor, c_values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        token, cache = self.generator.step(previous, index, Cache(keys, values), Cache(c_keys, c_values))
-        return token, cache.keys, cache.values
+        tokens, cache = self.generator.step(None, index, Cache(keys, values), Cache(c_keys, c_values))
+        return tokens, cache.keys, cache.values
 
 
 def export_map_encoder(vae: Vae, path: Path) -> None:
-    """Write map_encoder.onnx: ``embedding`` [b, frames, 128] → ``position`` [b, 2] (μ), ``pitch_logits`` [b, 25]."""
+    """Write map_encoder.onnx: ``embedding`` [b, frames, 128] → ``position`` [b, d] (μ), ``pitch_logits`` [b, 25]."""
     shape = vae.shape
     graph = _MapEncoderGraph(vae.encoder).eval()
     model = _export(
@@ -78,35 +80,48 @@ def export_map_encoder(vae: Vae, path: Path) -> None:
     _publish(model, path)
 
 
-def export_generator(generator: Generator, path: Path) -> None:
-    """Write generator.onnx: ``position`` f32 [b, 2], ``pitch`` i64 [b], ``frames`` i64 [1] → ``embedding`` f32.
+def export_generator(generator: Generator, path: Path, *, block: int | None = None) -> None:
+    """Write generator.onnx: ``position`` f32 [b, d], ``pitch`` i64 [b], ``velocity`` f32 [b] in 0..1 (where the shape
+    has it), ``frames`` i64 [1] → ``embedding`` f32.
 
     The output is [b, frames, 128]; ``frames`` is 1 to the generator's 300 (more would run out of learned positions).
+    ``block`` is how many tokens one turn of the loop writes (a divisor of the note's tokens; the shape's own choice).
     """
     shape = generator.shape
+    block = block or shape.block
     generator = generator.eval()
+    given = _conditions(shape)
     condition = _export(
         _ConditionGraph(generator).eval(),
-        (torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64)),
-        inputs=("position", "pitch"),
+        tuple(given.values()),
+        inputs=tuple(given),
         outputs=("condition_keys", "condition_values"),
-        batch_axes={"position": 0, "pitch": 0, "condition_keys": 1, "condition_values": 1},
+        batch_axes=dict.fromkeys(given, 0) | {"condition_keys": 1, "condition_values": 1},
     )
     head = shape.width // shape.heads
     past = torch.zeros(shape.decoder_layers, 2, shape.heads, 3, head)
-    memory = torch.zeros(shape.decoder_layers, 2, shape.heads, 3, head)
+    memory = torch.zeros(shape.decoder_layers, 2, shape.heads, shape.condition_tokens, head)
     step = _export(
         _StepGraph(generator).eval(),
-        (torch.zeros(2, shape.token_width), torch.tensor([3]), past, past, memory, memory),
-        inputs=("previous", "index", "keys", "values", "condition_keys", "condition_values"),
-        outputs=("token", "new_keys", "new_values"),
+        (torch.arange(block), past, past, memory, memory),
+        inputs=("index", "keys", "values", "condition_keys", "condition_values"),
+        outputs=("block", "new_keys", "new_values"),
         batch_axes={
-            "previous": 0, "keys": 1, "values": 1, "condition_keys": 1, "condition_values": 1,
-            "token": 0, "new_keys": 1, "new_values": 1,
+            "keys": 1, "values": 1, "condition_keys": 1, "condition_values": 1,
+            "block": 0, "new_keys": 1, "new_values": 1,
         },
         other_axes={"keys": {3: "past"}, "values": {3: "past"}, "new_keys": {3: "grown"}, "new_values": {3: "grown"}},
     )  # fmt: skip
-    _publish(_loop_model(condition, step, generator), path)
+    _publish(_loop_model(condition, step, shape, block), path)
+
+
+def _conditions(shape: GeneratorShape) -> dict[str, Tensor]:
+    """The condition's inputs by name, with two notes to trace them."""
+    given = {
+        "position": torch.zeros(2, shape.map_dimensions),
+        "pitch": torch.zeros(2, dtype=torch.int64),
+    }
+    return given | ({"velocity": torch.zeros(2)} if shape.velocity else {})
 
 
 def _export(
@@ -138,17 +153,19 @@ def _export(
     return onnx.load_from_string(buffer.getvalue())
 
 
-def _loop_model(condition: onnx.ModelProto, step: onnx.ModelProto, generator: Generator) -> onnx.ModelProto:
-    shape = generator.shape
+def _loop_model(
+    condition: onnx.ModelProto, step: onnx.ModelProto, shape: GeneratorShape, block: int
+) -> onnx.ModelProto:
     outer = onnx.compose.add_prefix_graph(condition.graph, "condition/")
     inner = onnx.compose.add_prefix_graph(step.graph, "step/")
-    per_token = shape.frames_per_token
+    per_turn = block * shape.frames_per_token
     constants = {
         "zero": np.array([0], np.int64),
         "one": np.array([1], np.int64),
-        "per_token": np.array([per_token], np.int64),
-        "per_token_less_one": np.array([per_token - 1], np.int64),
-        "token_width": np.array([shape.token_width], np.int64),
+        "per_turn": np.array([per_turn], np.int64),
+        "per_turn_less_one": np.array([per_turn - 1], np.int64),
+        "block": np.array(block, np.int64),
+        "in_block": np.arange(block, dtype=np.int64),
         "layers": np.array([shape.decoder_layers], np.int64),
         "heads_past_width": np.array([shape.heads, 0, shape.width // shape.heads], np.int64),
         "frames_shape": np.array([0, -1, shape.dimensions], np.int64),
@@ -162,38 +179,41 @@ def _loop_model(condition: onnx.ModelProto, step: onnx.ModelProto, generator: Ge
     ]
     node = helper.make_node
     nodes = [
-        node("Identity", ["position"], ["condition/position"]),
-        node("Identity", ["pitch"], ["condition/pitch"]),
+        *(node("Identity", [name], [f"condition/{name}"]) for name in _conditions(shape)),
         *outer.node,
         node("Identity", ["condition/condition_keys"], ["step/condition_keys"]),
         node("Identity", ["condition/condition_values"], ["step/condition_values"]),
-        # trip count = ceil(frames / frames_per_token)
-        node("Add", ["frames", "per_token_less_one"], ["rounded"]),
-        node("Div", ["rounded", "per_token"], ["trips_1"]),
+        # trip count = ceil(frames / frames of a block)
+        node("Add", ["frames", "per_turn_less_one"], ["rounded"]),
+        node("Div", ["rounded", "per_turn"], ["trips_1"]),
         node("Reshape", ["trips_1", "scalar"], ["trips"]),
-        # the hidden token that every step sees, and the first state: an empty past
+        # the first state: an empty past
         node("Shape", ["pitch"], ["batch"]),
-        node("Concat", ["batch", "token_width"], ["token_shape"], axis=0),
-        node("ConstantOfShape", ["token_shape"], ["step/previous"]),
         node("Concat", ["layers", "batch", "heads_past_width"], ["past_shape"], axis=0),
         node("ConstantOfShape", ["past_shape"], ["start_past"]),
         node(
             "Loop",
             ["trips", "true", "start_past", "start_past"],
-            ["last_keys", "last_values", "tokens"],
-            body=_loop_body(inner, generator),
+            ["last_keys", "last_values", "blocks"],
+            body=_loop_body(inner, shape, block),
         ),
-        # [t, b, token_width] → [b, t, token_width] → [b, t · per_token, 128] → cut to frames
-        node("Transpose", ["tokens"], ["tokens_of_note"], perm=[1, 0, 2]),
-        node("Reshape", ["tokens_of_note", "frames_shape"], ["all_frames"]),
+        # [turns, b, block, token_width] → [b, turns, block, token_width] → [b, all frames, 128] → [b, frames, 128]
+        node("Transpose", ["blocks"], ["blocks_of_note"], perm=[1, 0, 2, 3]),
+        node("Reshape", ["blocks_of_note", "frames_shape"], ["all_frames"]),
         node("Slice", ["all_frames", "zero", "frames", "one"], ["embedding"]),
     ]
     graph = helper.make_graph(
         nodes,
         "generator",
         [
-            helper.make_tensor_value_info("position", TensorProto.FLOAT, ["batch", 2]),
-            helper.make_tensor_value_info("pitch", TensorProto.INT64, ["batch"]),
+            *(
+                helper.make_tensor_value_info(
+                    name,
+                    helper.np_dtype_to_tensor_dtype(example.numpy().dtype),
+                    ["batch", *example.shape[1:]],
+                )
+                for name, example in _conditions(shape).items()
+            ),
             helper.make_tensor_value_info("frames", TensorProto.INT64, [1]),
         ],
         [
@@ -206,9 +226,8 @@ def _loop_model(condition: onnx.ModelProto, step: onnx.ModelProto, generator: Ge
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
 
 
-def _loop_body(step: onnx.GraphProto, generator: Generator) -> onnx.GraphProto:
-    """(index, condition, keys, values) → (condition, keys, values, token as scan output)."""
-    shape = generator.shape
+def _loop_body(step: onnx.GraphProto, shape: GeneratorShape, block: int) -> onnx.GraphProto:
+    """(iteration, condition, keys, values) → (condition, keys, values, block of tokens as scan output)."""
     head = shape.width // shape.heads
     past = [shape.decoder_layers, None, shape.heads, None, head]
 
@@ -216,13 +235,14 @@ def _loop_body(step: onnx.GraphProto, generator: Generator) -> onnx.GraphProto:
         return helper.make_tensor_value_info(name, kind, dimensions)
 
     nodes = [
-        helper.make_node("Unsqueeze", ["iteration", "zero"], ["step/index"]),
+        helper.make_node("Mul", ["iteration", "block"], ["first"]),
+        helper.make_node("Add", ["first", "in_block"], ["step/index"]),
         *step.node,
         helper.make_node("Identity", ["go_on"], ["goes_on"]),
     ]
     return helper.make_graph(
         nodes,
-        "next_token",
+        "next_block",
         [
             value("iteration", TensorProto.INT64, []),
             value("go_on", TensorProto.BOOL, []),
@@ -233,7 +253,7 @@ def _loop_body(step: onnx.GraphProto, generator: Generator) -> onnx.GraphProto:
             value("goes_on", TensorProto.BOOL, []),
             value("step/new_keys", TensorProto.FLOAT, past),
             value("step/new_values", TensorProto.FLOAT, past),
-            value("step/token", TensorProto.FLOAT, [None, shape.token_width]),
+            value("step/block", TensorProto.FLOAT, [None, block, shape.token_width]),
         ],
     )
 

@@ -1,16 +1,18 @@
-"""Stage 2: a Transformer that writes a note's embedding frame by frame, from a map point and a pitch.
+"""Stage 2: a Transformer that writes a note's embedding frame by frame, from a map point, a pitch and a velocity.
 
-    condition   [x, y, pitch] as three tokens with learned positions ──► encoder layers ──► memory [b, 3, width]
+    condition   [x, y, …, pitch, velocity], a token each, learned positions ──► encoder layers ──► memory [b, c, width]
     decoder     previous frames, learned positions, causal self-attention, attention to the memory ──► next frames
 
-The three tokens need their positions: without them x and y are interchangeable. A token of the decoder holds
+The condition's tokens need their positions: without them x and y are interchangeable. A token of the decoder holds
 ``frames_per_token`` consecutive frames (1 is the paper's; more frames to a token divide both the training and the
 sampling time by as much). The first token sees a zero start frame; in sampling all do (generator_training says why).
 
-Two ways through the same weights: ``forward`` for all tokens at once (training, teacher forcing) and ``step`` for one
-token with cached keys and values (sampling; it is also what the ONNX graph loops over).
+Two ways through the same weights: ``forward`` for all tokens at once (training, teacher forcing) and ``step`` for the
+next tokens with cached keys and values (sampling; it is also what the ONNX graph loops over). Where sampling hides the
+frames written so far, a step need not wait for the token before it, so it writes a block of them.
 
-Layers are pre-norm. Shapes: b notes, t tokens, l decoder layers, h heads, e = width / heads.
+Layers are pre-norm. Shapes: b notes, t tokens, d map dimensions, c condition tokens, l decoder layers, h heads,
+e = width / heads. Velocities are given as a share of the largest: MIDI / 127.
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from timbrel.pgesam import weights
+from timbrel.pgesam.dataset import HIGHEST_VELOCITY, MAIN_VELOCITY
 
-CONDITION_TOKENS = 3
+# Tokens of one step of sampling: enough to keep a core in matrix products rather than in starting operators.
+LARGEST_BLOCK = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,13 @@ class GeneratorShape:
     dimensions: int = 128
     pitches: int = 25
     dropout: float = 0.1
+    map_dimensions: int = 2
+    velocity: bool = True
+
+    @property
+    def condition_tokens(self) -> int:
+        """One per map dimension, the pitch, and the velocity where it is a condition."""
+        return self.map_dimensions + 1 + self.velocity
 
     @property
     def tokens(self) -> int:
@@ -51,6 +62,11 @@ class GeneratorShape:
     @property
     def token_width(self) -> int:
         return self.frames_per_token * self.dimensions
+
+    @property
+    def block(self) -> int:
+        """Tokens written in one step of sampling: the largest share of a note up to 15 that leaves no rest."""
+        return max(size for size in range(1, LARGEST_BLOCK + 1) if self.tokens % size == 0)
 
 
 class Cache(NamedTuple):
@@ -85,10 +101,11 @@ class Attention(nn.Module):
         mixed = functional.scaled_dot_product_attention(queries, keys, values, is_causal=causal)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
-    def attend_one(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """The same for one token [b, 1, width], written out in operators that every ONNX runtime has."""
+    def attend_cached(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The same in operators that every ONNX runtime has; ``mask`` [t, s] is added (-inf: not to be seen)."""
         queries = self._split(self.queries(x)) * (keys.shape[-1] ** -0.5)
-        mixed = (queries @ keys.transpose(2, 3)).softmax(dim=-1) @ values
+        scores = queries @ keys.transpose(2, 3)
+        mixed = (scores if mask is None else scores + mask).softmax(dim=-1) @ values
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
@@ -114,7 +131,7 @@ def _feedforward(width: int, inner: int, dropout: float) -> nn.Sequential:
 
 
 class ConditionLayer(nn.Module):
-    """Self-attention and feed-forward over the three condition tokens."""
+    """Self-attention and feed-forward over the condition tokens."""
 
     def __init__(self, shape: GeneratorShape) -> None:
         super().__init__()
@@ -143,7 +160,7 @@ class DecoderLayer(nn.Module):
         self.dropout = ChannelDropout(shape.dropout)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """All tokens at once: x [b, t, width], memory [b, 3, width]."""
+        """All tokens at once: x [b, t, width], memory [b, c, width]."""
         normed = self.norm_past(x)
         x = x + self.dropout(self.past(normed, *self.past.keys_and_values(normed), causal=True))
         normed = self.norm_condition(x)
@@ -151,27 +168,33 @@ class DecoderLayer(nn.Module):
         return x + self.dropout(self.feedforward(self.norm_feedforward(x)))
 
     def step(
-        self, x: Tensor, past: tuple[Tensor, Tensor], condition: tuple[Tensor, Tensor]
+        self, x: Tensor, past: tuple[Tensor, Tensor], condition: tuple[Tensor, Tensor], mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One token x [b, 1, width]; returns it with the grown keys and values [b, h, past + 1, e]."""
+        """The next tokens x [b, t, width]; returns them with the grown keys and values [b, h, past + t, e]."""
         normed = self.norm_past(x)
         new_keys, new_values = self.past.keys_and_values(normed)
         keys = torch.cat([past[0], new_keys], dim=2)
         values = torch.cat([past[1], new_values], dim=2)
-        x = x + self.past.attend_one(normed, keys, values)
-        x = x + self.condition.attend_one(self.norm_condition(x), *condition)
+        x = x + self.past.attend_cached(normed, keys, values, mask)
+        x = x + self.condition.attend_cached(self.norm_condition(x), *condition)
         return x + self.feedforward(self.norm_feedforward(x)), keys, values
 
 
 class Generator(nn.Module):
-    """Map point and pitch to embedding frames."""
+    """Map point, pitch and velocity to embedding frames.
+
+    Where ``velocity`` is an argument, it is float [b] in 0..1, and None means MIDI 100; a shape without velocity takes
+    no notice of it.
+    """
 
     def __init__(self, shape: GeneratorShape) -> None:
         super().__init__()
         self.shape = shape
-        self.coordinates = nn.ModuleList([nn.Linear(1, shape.width) for _ in range(2)])
+        self.coordinates = nn.ModuleList([nn.Linear(1, shape.width) for _ in range(shape.map_dimensions)])
         self.pitch = nn.Embedding(shape.pitches, shape.width)
-        self.condition_positions = nn.Parameter(0.02 * torch.randn(CONDITION_TOKENS, shape.width))
+        if shape.velocity:
+            self.velocity = nn.Linear(1, shape.width)
+        self.condition_positions = nn.Parameter(0.02 * torch.randn(shape.condition_tokens, shape.width))
         self.condition_layers = nn.ModuleList([ConditionLayer(shape) for _ in range(shape.condition_layers)])
         self.condition_norm = nn.LayerNorm(shape.width)
         self.frames_in = nn.Linear(shape.token_width, shape.width)
@@ -188,27 +211,40 @@ class Generator(nn.Module):
 
     def to_frames(self, tokens: Tensor) -> Tensor:
         """[b, t, token_width] → [b, t · frames_per_token, 128]."""
-        return tokens.reshape(len(tokens), -1, self.shape.dimensions)
+        return tokens.unflatten(2, (-1, self.shape.dimensions)).flatten(1, 2)
 
-    def memory(self, position: Tensor, pitch: Tensor) -> Tensor:
-        """position [b, 2], pitch [b] in 0..24 → [b, 3, width]."""
-        x, y = (linear(position[:, axis : axis + 1]) for axis, linear in enumerate(self.coordinates))
-        tokens = torch.stack([x, y, self.pitch(pitch)], dim=1) + self.condition_positions
+    def memory(self, position: Tensor, pitch: Tensor, velocity: Tensor | None = None) -> Tensor:
+        """position [b, d], pitch [b] in 0..24 → [b, c, width]."""
+        parts = [linear(position[:, axis : axis + 1]) for axis, linear in enumerate(self.coordinates)]
+        parts.append(self.pitch(pitch))
+        if self.shape.velocity:
+            if velocity is None:
+                velocity = torch.full_like(position[:, 0], MAIN_VELOCITY / HIGHEST_VELOCITY)
+            parts.append(self.velocity(velocity[:, None]))
+        tokens = torch.stack(parts, dim=1) + self.condition_positions
         for layer in self.condition_layers:
             tokens = layer(tokens)
         return self.condition_norm(tokens)
 
-    def forward(self, previous: Tensor, position: Tensor, pitch: Tensor) -> Tensor:
-        """Teacher forcing: ``previous`` [b, t, token_width] are the tokens before those returned (first one zero)."""
-        memory = self.memory(position, pitch)
-        x = self.frames_in(previous) + self.positions[: previous.shape[1]]
+    def forward(
+        self, previous: Tensor | None, position: Tensor, pitch: Tensor, velocity: Tensor | None = None
+    ) -> Tensor:
+        """Teacher forcing: ``previous`` [b, t, token_width] are the tokens before those returned (first one zero).
+
+        None hides the past of all notes: the whole note [b, tokens, token_width] from zeros, as sampling sees it.
+        """
+        memory = self.memory(position, pitch, velocity)
+        if previous is None:
+            x = self.frames_in.bias + self.positions + torch.zeros_like(memory[:, :1])
+        else:
+            x = self.frames_in(previous) + self.positions[: previous.shape[1]]
         for layer in self.decoder_layers:
             x = layer(x, memory)
         return self.frames_out(self.decoder_norm(x))
 
-    def condition_cache(self, position: Tensor, pitch: Tensor) -> Cache:
-        """Keys and values of the condition for every decoder layer, computed once per note: [l, b, h, 3, e]."""
-        memory = self.memory(position, pitch)
+    def condition_cache(self, position: Tensor, pitch: Tensor, velocity: Tensor | None = None) -> Cache:
+        """Keys and values of the condition for every decoder layer, computed once per note: [l, b, h, c, e]."""
+        memory = self.memory(position, pitch, velocity)
         pairs = [layer.condition.keys_and_values(memory) for layer in self._layers()]
         return Cache(torch.stack([keys for keys, _ in pairs]), torch.stack([values for _, values in pairs]))
 
@@ -220,32 +256,49 @@ class Generator(nn.Module):
         )
         return Cache(empty, empty)
 
-    def step(self, previous: Tensor, index: Tensor, past: Cache, condition: Cache) -> tuple[Tensor, Cache]:
-        """Token number ``index`` (int64, [1]) after ``previous`` [b, token_width]; returns it and the grown cache."""
-        x = self.frames_in(previous)[:, None, :] + self.positions[index]
+    def step(
+        self, previous: Tensor | None, index: Tensor, past: Cache, condition: Cache
+    ) -> tuple[Tensor, Cache]:
+        """The tokens numbered ``index`` (int64 [t], following on ``past``) and the grown cache.
+
+        ``previous`` [b, t, token_width] are the tokens before them; None hides them, as if they were zeros.
+        """
+        if previous is None:
+            hidden = self.frames_in.bias + self.positions[index]
+            x = hidden.expand(condition.keys.shape[1], -1, -1)
+        else:
+            x = self.frames_in(previous) + self.positions[index]
+        # A token sees the past, itself and those of its step that come before it.
+        clock = torch.arange(past.keys.shape[3] + index.shape[0], device=index.device)
+        mask = torch.where(clock[None, :] <= index[:, None], 0.0, -torch.inf)
         keys, values = [], []
         for i, layer in enumerate(self._layers()):
-            x, k, v = layer.step(x, (past.keys[i], past.values[i]), (condition.keys[i], condition.values[i]))
+            of_layer = (past.keys[i], past.values[i]), (condition.keys[i], condition.values[i])
+            x, k, v = layer.step(x, *of_layer, mask)
             keys.append(k)
             values.append(v)
-        token = self.frames_out(self.decoder_norm(x))[:, 0]
-        return token, Cache(torch.stack(keys), torch.stack(values))
+        tokens = self.frames_out(self.decoder_norm(x))
+        return tokens, Cache(torch.stack(keys), torch.stack(values))
 
     @torch.no_grad()
-    def generate(self, position: Tensor, pitch: Tensor, *, frames: int) -> Tensor:
-        """Free running: position [b, 2], pitch [b] → [b, frames, 128], with frames at most ``shape.frames``.
+    def generate(
+        self, position: Tensor, pitch: Tensor, velocity: Tensor | None = None, *, frames: int
+    ) -> Tensor:
+        """Free running: position [b, d], pitch [b] → [b, frames, 128], with frames at most ``shape.frames``.
 
         The frames already written are not fed back (generator_training says why): every token sees zeros in their
         place, and what it needs of earlier tokens through the cache.
         """
-        condition = self.condition_cache(position, pitch)
+        condition = self.condition_cache(position, pitch, velocity)
         past = self.empty_cache(len(position))
-        hidden = position.new_zeros(len(position), self.shape.token_width)
         tokens = []
-        for index in range(-(-frames // self.shape.frames_per_token)):
-            token, past = self.step(hidden, torch.tensor([index], device=position.device), past, condition)
-            tokens.append(token)
-        return self.to_frames(torch.stack(tokens, dim=1))[:, :frames]
+        wanted = -(-frames // self.shape.frames_per_token)
+        for index in torch.arange(self.shape.tokens, device=position.device).split(self.shape.block):
+            if index[0] >= wanted:
+                break
+            block, past = self.step(None, index, past, condition)
+            tokens.append(block)
+        return self.to_frames(torch.cat(tokens, dim=1))[:, :frames]
 
     def _layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.decoder_layers if isinstance(layer, DecoderLayer)]

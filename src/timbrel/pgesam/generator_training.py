@@ -10,6 +10,9 @@ bias). Mean squared error on notes that the generator wrote all by itself, train
 can say nothing that map point and pitch have not said, so what the network is trained towards is writing with its past
 hidden: in the first quarter of the training a growing share of the notes has no past at all, afterwards all of them.
 Sampling (Generator.generate) hides the past in the same way. Earlier tokens still reach later ones through attention.
+
+The map knows one velocity; the generator learns from notes of all. A note of another velocity takes its instrument's
+place on the map, so that what velocity changes has to come from the velocity token.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from timbrel.errors import DataError
 from timbrel.pgesam.curriculum import learning_rate_factor
-from timbrel.pgesam.dataset import MapNotes
+from timbrel.pgesam.dataset import HIGHEST_VELOCITY, MAIN_VELOCITY, MapNotes
+from timbrel.pgesam.evaluation import overfits
 from timbrel.pgesam.generator import Generator, GeneratorShape
 from timbrel.pgesam.vae_training import Encoded
 from timbrel.training import Report, seed_everything, step_generator, train
@@ -56,6 +61,30 @@ class GeneratorTraining:
     seed: int
 
 
+def at_main_velocity(notes: MapNotes, encoded: Encoded) -> tuple[MapNotes, Encoded]:
+    """``notes`` of any velocity with the map points (μ, σ) of their instruments at the main velocity.
+
+    A note gets the mean over its instrument's notes of that velocity at the nearest pitch: such a note itself, where
+    there is one per pitch. Instruments without such notes are left out. Raises DataError when no note remains.
+    """
+    placed = Encoded(encoded.mu.copy(), encoded.sigma.copy(), encoded.pitch_logits)
+    kept = np.zeros(len(notes), dtype=bool)
+    for instrument in np.unique(notes.instrument):
+        members = np.flatnonzero(notes.instrument == instrument)
+        main = members[notes.velocity[members] == MAIN_VELOCITY]
+        if not len(main):
+            continue
+        distance = np.abs(notes.pitch[members][:, None] - notes.pitch[main][None, :])
+        nearest = (distance == distance.min(1, keepdims=True)).astype(np.float32)
+        nearest /= nearest.sum(1, keepdims=True)
+        placed.mu[members] = nearest @ encoded.mu[main]
+        placed.sigma[members] = nearest @ encoded.sigma[main]
+        kept[members] = True
+    if not kept.any():
+        raise DataError(f"no note has velocity {MAIN_VELOCITY}, the map's: rebuild the notes stage with it")
+    return notes.take(kept), Encoded(*(values[kept] for values in placed))
+
+
 def train_generator(
     embeddings: np.ndarray,
     notes: MapNotes,
@@ -69,12 +98,17 @@ def train_generator(
 ) -> Generator:
     """Train on split ``train``; every ``evaluate_every`` steps also report free-running errors, train and validation.
 
-    ``embeddings`` [N, shape.frames, 128]; ``encoded`` is the frozen VAE's answer for each entry of ``notes``, in order.
+    ``embeddings`` [N, shape.frames, 128]; ``encoded`` is the frozen VAE's answer for each entry of ``notes``, in order,
+    and of one velocity (at_main_velocity).
     """
     seed_everything(training.seed)
     generator = Generator(shape).to(device)
     optimizer = torch.optim.AdamW(
-        generator.parameters(), lr=training.learning_rate, betas=BETAS, weight_decay=training.weight_decay
+        generator.parameters(),
+        lr=training.learning_rate,
+        betas=BETAS,
+        weight_decay=training.weight_decay,
+        fused=True,
     )
     learning = np.flatnonzero(notes.split == "train")
     watched = {split: _sample(notes, split, training.seed) for split in ("train", "validation")}
@@ -85,13 +119,13 @@ def train_generator(
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * factor
         chosen = learning[rng.integers(len(learning), size=training.batch)]
-        noise = training.condition_noise * rng.standard_normal((len(chosen), 2), dtype=np.float32)
+        noise = training.condition_noise * rng.standard_normal(encoded.mu[chosen].shape, dtype=np.float32)
         position = torch.from_numpy(encoded.mu[chosen] + encoded.sigma[chosen] * noise).to(device)
         pitch = torch.from_numpy(notes.pitch[chosen]).to(device)
         target = generator.to_tokens(frames_of(embeddings, notes.row[chosen], shape, device))
         generator.train()
         past = previous_tokens(target, training, rng, faded=i / training.steps / TRUTH_SHARE)
-        predicted = generator(past, position, pitch)
+        predicted = generator(past, position, pitch, velocity_of(notes.velocity[chosen], device))
         squared = functional.mse_loss(predicted, target)
         loss = squared
         if training.l1_weight:
@@ -100,7 +134,8 @@ def train_generator(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(generator.parameters(), LARGEST_GRADIENT)
         optimizer.step()
-        return {"loss": float(loss.detach()), "loss.mse": float(squared.detach())}
+        values = torch.stack([loss, squared]).detach().cpu().tolist()
+        return dict(zip(("loss", "loss.mse"), values, strict=True))
 
     def report_with_figures(done: int, metrics: dict[str, float]) -> None:
         if done % training.evaluate_every == 0 or done == training.steps:
@@ -108,6 +143,9 @@ def train_generator(
                 if len(rows):
                     error = free_running_error(generator, embeddings, notes, encoded, rows, device)
                     metrics = metrics | {f"{split}.free_running_mse": error}
+            if len(watched["validation"]):
+                errors = (metrics["train.free_running_mse"], metrics["validation.free_running_mse"])
+                metrics = metrics | {"alarm.overfits": float(overfits(*errors))}
         report(done, metrics)
 
     train(
@@ -123,14 +161,14 @@ def train_generator(
 
 def previous_tokens(
     target: Tensor, training: GeneratorTraining, rng: np.random.Generator, *, faded: float
-) -> Tensor:
+) -> Tensor | None:
     """What the decoder sees of ``target`` [b, t, token_width]: shifted by one (zero first), noisy, partly hidden.
 
-    A note has no past at all with probability ``faded`` (1 and more: always).
+    A note has no past at all with probability ``faded`` (1 and more: none has, told as None).
     """
     batch, tokens, width = target.shape
     if faded >= 1.0:
-        return torch.zeros_like(target)
+        return None
     noise = rng.standard_normal((batch, tokens - 1, width), dtype=np.float32) * np.float32(
         training.input_noise
     )
@@ -143,9 +181,18 @@ def previous_tokens(
 
 
 def free_running(
-    generator: Generator, position: np.ndarray, pitch: np.ndarray, device: torch.device
+    generator: Generator,
+    position: np.ndarray,
+    pitch: np.ndarray,
+    device: torch.device,
+    velocity: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Whole notes written by the generator alone: position [n, 2], pitch [n] in 0..24 → [n, shape.frames, 128]."""
+    """Whole notes written by the generator alone: position [n, d], pitch [n] in 0..24 → [n, shape.frames, 128].
+
+    ``velocity`` [n] is MIDI's, 1..127; None is 100 for all.
+    """
+    if velocity is None:
+        velocity = np.full(len(position), MAIN_VELOCITY)
     generator.eval()
     parts = []
     for start in range(0, len(position), EVALUATION_BATCH):
@@ -153,6 +200,7 @@ def free_running(
         frames = generator.generate(
             torch.from_numpy(position[part].astype(np.float32)).to(device),
             torch.from_numpy(pitch[part].astype(np.int64)).to(device),
+            velocity_of(velocity[part], device),
             frames=generator.shape.frames,
         )
         parts.append(frames.cpu().numpy())
@@ -168,9 +216,14 @@ def free_running_error(
     device: torch.device,
 ) -> float:
     """Mean squared error of freely written notes against the true embeddings of entries ``chosen`` of ``notes``."""
-    written = free_running(generator, encoded.mu[chosen], notes.pitch[chosen], device)
+    written = free_running(generator, encoded.mu[chosen], notes.pitch[chosen], device, notes.velocity[chosen])
     truth = np.asarray(embeddings[notes.row[chosen], : generator.shape.frames], dtype=np.float32)
     return float(np.mean((written - truth) ** 2, dtype=np.float64))
+
+
+def velocity_of(velocity: np.ndarray, device: torch.device) -> Tensor:
+    """MIDI velocities [n] as the generator takes them: float32 [n] in 0..1."""
+    return torch.from_numpy(velocity.astype(np.float32) / HIGHEST_VELOCITY).to(device)
 
 
 def frames_of(

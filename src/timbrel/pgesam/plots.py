@@ -16,7 +16,7 @@ MARKERS = {"train": "o", "validation": "^", "test": "s"}
 
 
 def draw_map(mu: np.ndarray, notes: MapNotes) -> Figure:
-    """Every note at its μ [n, 2]: colour by family, marker by split, the unit circle around them."""
+    """Every note at its μ [n, d], by the first two axes: colour by family, marker by split, the unit circle around."""
     figure = Figure(figsize=(8, 8), layout="constrained")
     axes = figure.subplots()
     colours = matplotlib.colormaps["tab20"](np.linspace(0, 1, len(FAMILIES)))

@@ -14,7 +14,12 @@ from timbrel.pgesam.comparison import compare
 from timbrel.pgesam.dataset import LOWEST_PITCH, map_notes
 from timbrel.pgesam.evaluation import overfits
 from timbrel.pgesam.generator import GeneratorShape
-from timbrel.pgesam.generator_training import GeneratorTraining, free_running, train_generator
+from timbrel.pgesam.generator_training import (
+    GeneratorTraining,
+    at_main_velocity,
+    free_running,
+    train_generator,
+)
 from timbrel.pgesam.plots import draw_curves, draw_pairs
 from timbrel.pgesam.vae import load_vae
 from timbrel.pgesam.vae_training import encode
@@ -34,11 +39,11 @@ def run(params: Params, root: Path, record: Record) -> None:
     record.dataset("embeddings", root / "data" / "embeddings")
     record.dataset("vae", root / "data" / "vae")
     embeddings = np.load(root / "data" / "embeddings" / "embeddings.npy", mmap_mode="r", allow_pickle=False)
-    notes = map_notes(NoteSet.open(root / "data" / "notes").notes)
+    notes = map_notes(NoteSet.open(root / "data" / "notes").notes, velocity=None)
     vae, _ = load_vae(root / "data" / "vae")
     device = pick_device()
     vae = vae.to(device)
-    encoded = encode(vae, embeddings, notes.row, device)
+    notes, encoded = at_main_velocity(notes, encode(vae, embeddings, notes.row, device))
     shape = GeneratorShape(
         width=settings.width,
         heads=settings.heads,
@@ -49,6 +54,7 @@ def run(params: Params, root: Path, record: Record) -> None:
         frames_per_token=settings.frames_per_token,
         dimensions=embeddings.shape[2],
         dropout=settings.dropout,
+        map_dimensions=vae.shape.map_dimensions,
     )
     training = GeneratorTraining(
         steps=settings.steps,
@@ -88,7 +94,7 @@ def run(params: Params, root: Path, record: Record) -> None:
     record.figure("curves", draw_curves(history, CURVES))
     shown = np.random.default_rng(params.seed).permutation(np.flatnonzero(notes.split != "test"))[:PICTURES]
     truth = np.asarray(embeddings[notes.row[shown], : shape.frames], dtype=np.float32)
-    written = free_running(generator, encoded.mu[shown], notes.pitch[shown], device)
+    written = free_running(generator, encoded.mu[shown], notes.pitch[shown], device, notes.velocity[shown])
     titles = [
         f"{notes.instruments[notes.instrument[i]]}, MIDI {LOWEST_PITCH + notes.pitch[i]}" for i in shown
     ]
@@ -97,5 +103,7 @@ def run(params: Params, root: Path, record: Record) -> None:
     target = root / "data" / "generator"
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".generator.", dir=target.parent))
-    weights.save(generator, folder, "generator", {"seed": params.seed})
+    learnt = notes.velocity[notes.split == "train"]
+    facts = {"seed": params.seed, "velocities": [int(learnt.min()), int(learnt.max())]}
+    weights.save(generator, folder, "generator", facts)
     publish_folder(folder, target)
