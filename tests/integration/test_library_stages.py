@@ -83,7 +83,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, networks: Networks) -> Path:
     save_codec(networks.codec, data / "codec", {})
     storage.save(networks.encoder, data / "encoder", {})
     weights.save(networks.vae, data / "vae", "vae", {})
-    weights.save(networks.generator, data / "generator", "generator", {})
+    weights.save(networks.generator, data / "generator", "generator", {"velocities": [40, 127]})
     for stage in (export, library, index, bundle):
         assert run(stage, root)
     return root
@@ -175,10 +175,14 @@ def test_the_map_encoder_is_the_network(models: OnnxModels, networks: Networks) 
 def test_the_generator_is_the_network(models: OnnxModels, networks: Networks, frames: int) -> None:
     position = np.array([[0.1, -0.5], [0.9, 0.2]], np.float32)
     pitch = np.array([0, 24], np.int64)
-    expected = networks.generator.generate(torch.from_numpy(position), torch.from_numpy(pitch), frames=frames)
+    velocity = np.array([0.2, 0.9], np.float32)
+    expected = networks.generator.generate(
+        *(torch.from_numpy(value) for value in (position, pitch, velocity)), frames=frames
+    )
     inputs: dict[str, np.ndarray] = {
         "position": position,
         "pitch": pitch,
+        "velocity": velocity,
         "frames": np.array([frames], np.int64),
     }
     found = models.run("generator", inputs)["embedding"]

@@ -23,6 +23,7 @@ from timbrel.library.bundle import Bundle
 from timbrel.notes.noteset import NoteSet
 from timbrel.params import load
 from timbrel.stages import STAGES
+from timbrel.studies import NAMES
 from timbrel.tracking.record import flatten
 from timbrel.tracking.store import open_store
 
@@ -149,6 +150,18 @@ def test_no_instrument_is_in_two_splits(built: Checkout) -> None:
     assert set.union(*splits.values()) >= {"train", "validation"}
 
 
+def test_the_map_and_the_generator_are_measured_and_the_bundle_says_so(built: Checkout) -> None:
+    report = json.loads((built.root / "reports/pgesam.json").read_text())
+    assert report["heldout"]["generated_notes"] == 25 * report["heldout"]["instruments"]
+    for figure in ("pitch_accuracy_head", "pitch_accuracy_f0", "v_inst_over_v_pitch"):
+        assert figure in report["heldout"]
+    assert set(report["heldout"]["embedding_mse"]) == {"transformer", "vae", "nn_map"}
+    for name in ("map", "spectrogram_pair"):
+        assert 1_000 < (built.root / "reports/figures" / f"{name}.png").stat().st_size < 150_000
+    card = (built.root / "bundle/MODEL_CARD.md").read_text()
+    assert f"{report['train']['instruments']} instruments" in card
+
+
 def test_the_bundle_answers_a_search(built: Checkout, engine: Engine) -> None:
     notes = NoteSet.open(built.root / "data/patches")
     note = next(note for note in notes.notes if note.split == "library" and abs(note.f0_midi - 60) < 0.5)
@@ -172,6 +185,7 @@ def test_the_bundle_answers_a_synthesis(engine: Engine) -> None:
         ("library", "candidates", 101, {"library", "bundle"}),
         ("patches", "banks", "banks/", {"patches", "evaluate"}),
         ("evaluation", "seed", 21, {"evaluate"}),
+        ("pgesam_evaluation", "walks", 2, {"pgesam"}),
         ("generator", "steps", 21, {"generator"}),
     ],
 )
@@ -189,6 +203,27 @@ def test_an_edited_setting_makes_stale_what_reads_it(
         path.write_text(before)
     assert stale == expected
     assert built.stale() == set()
+
+
+@pytest.mark.timeout(600)
+def test_every_study_is_one_command_with_a_table_a_plot_and_a_run(built: Checkout) -> None:
+    built.run(sys.executable, "-m", "timbrel.studies", "all", "--smoke")
+    client, experiment = open_store(built.root)
+    runs = client.search_runs([experiment], filter_string="tags.`timbrel.study` != ''")
+    folder = built.root / "reports" / "studies"
+    for study in NAMES:
+        content = json.loads((folder / f"{study}.json").read_text())
+        assert content["rows"], study
+        assert (folder / f"{study}.md").read_text().count("\n| ") == len(content["table"]) + 2
+        assert (folder / f"{study}.png").read_bytes().startswith(b"\x89PNG")
+        (parent,) = [run for run in runs if run.info.run_name == f"study {study}"]
+        children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+        assert len(children) == len(content["rows"])
+        assert parent.info.status == "FINISHED"
+    again = built.run(sys.executable, "-m", "timbrel.studies", "ablations", "--smoke").stdout
+    assert again.count("[ablations] variant ") == len(
+        json.loads((folder / "ablations.json").read_text())["rows"]
+    )
 
 
 def test_wrong_settings_stop_the_first_stage_before_any_work(built: Checkout) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -128,6 +129,39 @@ def test_synthesize_gives_the_pitch_and_length_asked_for(http: httpx.Client, sec
         assert estimate(sound, rate).midi == pytest.approx(62, abs=0.5)
 
 
+def test_instrument_gives_a_zip_that_a_sampler_can_be_given(http: httpx.Client) -> None:
+    place = {"x": 0.2, "y": -0.3, "seconds": 1.0}
+    answer = http.post("/instrument", json=place)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip")
+    assert answer.headers["content-disposition"] == 'attachment; filename="timbrel_x0.20_y-0.30.zip"'
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        names = [name.partition("/")[2] for name in archive.namelist()]
+        assert names[:2] == ["timbrel_x0.20_y-0.30.sfz", "README.txt"]
+        assert len(names) == 27
+        for pitch in (48, 62, 72):
+            wave = archive.read(f"timbrel_x0.20_y-0.30/samples/timbrel_x0.20_y-0.30-{pitch:03d}.wav")
+            sound, rate = soundfile.read(io.BytesIO(wave), dtype="float32")
+            assert (rate, len(sound)) == (24_000, 24_000)
+            assert estimate(sound, rate).midi == pytest.approx(pitch, abs=0.5)
+    assert http.post("/instrument", json=place).content == answer.content
+
+
+def test_questions_are_answered_while_instruments_are_made(http: httpx.Client, serving: Serving) -> None:
+    def make(number: int) -> int:
+        with serving.client() as client:
+            return client.post("/instrument", json={"x": 0.1 * number, "y": 0.0}).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        made = [pool.submit(make, number) for number in range(4)]
+        while not all(each.done() for each in made):
+            assert http.get("/livez").status_code == 200
+            _works(http)
+    # Each worker makes one at a time and lets two wait: none of four is turned away unless all meet in one.
+    statuses = [each.result() for each in made]
+    assert set(statuses) <= {200, 503}
+    assert 200 in statuses
+
+
 def test_locate_places_a_recording_and_names_its_neighbours(http: httpx.Client) -> None:
     answer = http.post("/locate", files={"audio": ("clip", wav_note())})
     assert answer.status_code == 200
@@ -139,6 +173,10 @@ def test_locate_places_a_recording_and_names_its_neighbours(http: httpx.Client) 
     first = place["nearest"][0]
     assert first["distance"] == pytest.approx(np.hypot(first["x"] - place["x"], first["y"] - place["y"]))
     assert http.get(first["links"]["patch"]).status_code == 200
+    plain = http.post("/locate", files={"audio": ("clip", wav_note())}, data={"refine": "false"})
+    queried = http.post("/locate?refine=false", files={"audio": ("clip", wav_note())})
+    assert plain.status_code == 200
+    assert plain.json() == queried.json() != place
 
 
 # --- the gate ----------------------------------------------------------------------------------------------------
@@ -253,6 +291,20 @@ BAD_REQUESTS = {
         400,
         "pitch: ",
     ),
+    "velocity 0": (
+        "POST",
+        "/synthesize",
+        {"json": {"x": 0, "y": 0, "pitch": 60, "velocity": 0}},
+        400,
+        "velocity: ",
+    ),
+    "velocity 128": (
+        "POST",
+        "/synthesize",
+        {"json": {"x": 0, "y": 0, "pitch": 60, "velocity": 128}},
+        400,
+        "velocity: ",
+    ),
     "beyond the map": ("POST", "/synthesize", {"json": {"x": 9, "y": 9, "pitch": 60}}, 400, "x is"),
     "0 seconds": (
         "POST",
@@ -270,6 +322,30 @@ BAD_REQUESTS = {
     ),
     "x missing": ("POST", "/synthesize", {"json": {"y": 0, "pitch": 60}}, 400, "x is missing"),
     "x text": ("POST", "/synthesize", {"json": {"x": "left", "y": 0, "pitch": 60}}, 400, "x: "),
+    "instrument beyond the map": ("POST", "/instrument", {"json": {"x": 9, "y": 9}}, 400, "x is"),
+    "instrument of an hour": (
+        "POST",
+        "/instrument",
+        {"json": {"x": 0, "y": 0, "seconds": 3600}},
+        400,
+        "seconds: ",
+    ),
+    "instrument at one pitch": (
+        "POST",
+        "/instrument",
+        {"json": {"x": 0, "y": 0, "pitch": 60}},
+        400,
+        "no field 'pitch'",
+    ),
+    "instrument by a form": ("POST", "/instrument", {"data": {"x": "0"}}, 400, "application/json"),
+    "refine = perhaps": (
+        "POST",
+        "/locate",
+        {"files": _audio(), "data": {"refine": "perhaps"}},
+        400,
+        "refine: ",
+    ),
+    "k for locate": ("POST", "/locate", {"files": _audio(), "data": {"k": "3"}}, 400, "'k'"),
     "half a JSON": ("POST", "/synthesize", {"content": b'{"x": 1,'}, 400, "not JSON"),
     "a JSON list": ("POST", "/synthesize", {"json": [0, 0, 60]}, 400, "no JSON object"),
     "a large JSON": ("POST", "/synthesize", {"content": b" " * 1_000_000}, 413, "larger than 64 KiB"),
@@ -354,8 +430,8 @@ def test_the_openapi_document_is_true(http: httpx.Client) -> None:
     document = http.get("/docs.json").json()
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
-        "/search", "/synthesize", "/locate", "/patches/{patch_id}/file", "/patches/{patch_id}/preview",
-        "/livez", "/readyz", "/metrics",
+        "/search", "/synthesize", "/instrument", "/locate", "/patches/{patch_id}/file",
+        "/patches/{patch_id}/preview", "/livez", "/readyz", "/metrics",
     }  # fmt: skip
     schemas = document["components"]["schemas"]
     text = json.dumps(document)
@@ -374,6 +450,9 @@ def test_the_openapi_document_is_true(http: httpx.Client) -> None:
     assert set(form["properties"]) == {"audio", "k", "gate", "pitch"}
     pitch = schemas["SynthesizeRequest"]["properties"]["pitch"]
     assert (pitch["minimum"], pitch["maximum"]) == (48, 72)
+    velocity = schemas["SynthesizeRequest"]["properties"]["velocity"]
+    assert (velocity["minimum"], velocity["maximum"], velocity["default"]) == (1, 127, 100)
+    assert "learnt velocities 40 to 127" in velocity["description"]
 
 
 # --- metrics -----------------------------------------------------------------------------------------------------
@@ -403,17 +482,20 @@ def test_metrics_are_exact_over_two_workers(serving: Serving) -> None:
             if job == "synthesize":
                 body = {"x": 0, "y": 0, "pitch": 60, "seconds": 0.2}
                 return client.post("/synthesize", json=body).status_code
+            if job == "instrument":
+                return client.post("/instrument", json={"x": 0, "y": 0, "seconds": 0.2}).status_code
             if job == "locate":
                 return client.post("/locate", files=_audio()).status_code
             return client.get("/nowhere").status_code
 
     jobs = {"search": 12, "silent": 5, "refused": 7, "noise": 4, "synthesize": 9, "locate": 6, "nowhere": 8}
+    jobs |= {"instrument": 2}
     with serving.client() as client:
         before = _samples(client)
     workers_before = serving.log("service")
     with ThreadPoolExecutor(4) as pool:
         statuses = list(pool.map(ask, [job for job, count in jobs.items() for _ in range(count)]))
-    assert {status: statuses.count(status) for status in set(statuses)} == {200: 32, 400: 11, 404: 8}
+    assert {status: statuses.count(status) for status in set(statuses)} == {200: 34, 400: 11, 404: 8}
     log = serving.log("service")[len(workers_before) :]
     assert "[entry_service:timbrel:1]" in log
     assert "[entry_service:timbrel:2]" in log
@@ -431,6 +513,7 @@ def test_metrics_are_exact_over_two_workers(serving: Serving) -> None:
     assert requests("search", "invalid_input") == 7
     assert requests("search", "unreadable_audio") == 4
     assert requests("synthesize", "ok") == 9
+    assert requests("instrument", "ok") == 2
     assert requests("locate", "ok") == 6
     assert requests("other", "not_found") == 8
     assert risen("timbrel_request_seconds_count", endpoint="search") == 28
@@ -441,8 +524,9 @@ def test_metrics_are_exact_over_two_workers(serving: Serving) -> None:
         "index": 12,
         "stage2": 12,
         "map": 6,
-        "generate": 9,
-        "decode": 9,
+        "refine": 6,
+        "generate": 9 + 2,
+        "decode": 9 + 2 * 25,
     }
     for stage, count in stages.items():
         assert risen("timbrel_stage_seconds_count", stage=stage) == count, stage

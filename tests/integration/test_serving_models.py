@@ -37,13 +37,19 @@ CASES = [
     ("map_encoder", {"embedding": _random(4, 150, 128)}),
     (
         "generator",
-        {"position": np.float32([[0.3, -0.6]]), "pitch": np.int64([12]), "frames": np.int64([300])},
+        {
+            "position": np.float32([[0.3, -0.6]]),
+            "pitch": np.int64([12]),
+            "velocity": np.float32([0.8]),
+            "frames": np.int64([300]),
+        },
     ),
     (
         "generator",
         {
             "position": np.float32([[0.3, -0.6], [-0.2, 0.1], [0.0, 0.9]]),
             "pitch": np.int64([0, 12, 24]),
+            "velocity": np.float32([0.2, 0.8, 1.0]),
             "frames": np.int64([300]),
         },
     ),
@@ -116,8 +122,8 @@ def test_the_whole_engine_gives_the_same_answers(
         assert theirs.stage2_distance == pytest.approx(ours.stage2_distance, abs=TOLERANCE)
     place, other = here.locate(recording), there.locate(recording)
     assert (other.x, other.y) == pytest.approx((place.x, place.y), abs=TOLERANCE)
-    sound = here.synthesize(x=0.2, y=0.1, pitch=60, seconds=1)
-    same = there.synthesize(x=0.2, y=0.1, pitch=60, seconds=1)
+    sound = here.synthesize(x=0.2, y=0.1, pitch=60, velocity=90, seconds=1)
+    same = there.synthesize(x=0.2, y=0.1, pitch=60, velocity=90, seconds=1)
     assert np.abs(sound.samples).max() > 0.5
     np.testing.assert_allclose(same.samples, sound.samples, rtol=0, atol=1e-3)
 

@@ -75,7 +75,13 @@ def test_every_model_gives_the_same_numbers(release: Serving, bundle: Bundle, in
     same("map_encoder", embedding=np.ascontiguousarray(embedding[:, :150]))
     same("timbre_encoder", audio=clip(note.samples)[None].astype(np.float32))
     place = np.float32([[0.2, -0.4], [-0.5, 0.3]])
-    same("generator", position=place, pitch=np.int64([12, 0]), frames=np.int64([300]))
+    same(
+        "generator",
+        position=place,
+        pitch=np.int64([12, 0]),
+        velocity=np.float32([0.8, 0.3]),
+        frames=np.int64([300]),
+    )
     triton.close()
 
 

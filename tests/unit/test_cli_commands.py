@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,15 @@ def test_locate(clip: Path) -> None:
     assert len(text) == 4 + len(distances)
 
 
+def test_locate_without_refining(clip: Path) -> None:
+    plain, refined = (
+        json.loads(run("locate", clip, "--json", *more).stdout) for more in (["--no-refine"], [])
+    )
+    assert np.hypot(plain["x"] - 0.2, plain["y"]) < 0.2
+    assert plain["query"] == refined["query"]
+    assert (plain["x"], plain["y"]) != (refined["x"], refined["y"])
+
+
 def test_synthesize_writes_the_note(tmp_path: Path) -> None:
     result = run("synthesize", "--at", "0.2,-0.4", "--pitch", 57, "--seconds", 1, "-o", tmp_path / "note.wav")
     assert result.exit_code == 0, result.stderr
@@ -128,6 +138,38 @@ def test_synthesize_to_stdout_is_the_same_file(tmp_path: Path) -> None:
     run("synthesize", "--at=-0.2,0.3", "--seconds", 0.5, "-o", tmp_path / "note.wav")
     out = run("synthesize", "--at=-0.2,0.3", "--seconds", 0.5, "-o", "-").stdout_bytes
     assert out == (tmp_path / "note.wav").read_bytes()
+
+
+def test_a_softer_note_is_quieter(tmp_path: Path) -> None:
+    for velocity in (100, 50):
+        output = tmp_path / f"{velocity}.wav"
+        run("synthesize", "--at=-0.2,0.3", "--seconds", 0.5, "--velocity", velocity, "-o", output)
+    loud, soft = (float(np.abs(read(tmp_path / f"{v}.wav").samples).max()) for v in (100, 50))
+    assert soft / loud == pytest.approx(0.25, abs=0.001)
+
+
+def test_instrument_writes_a_folder_or_a_zip_of_the_same_files(tmp_path: Path) -> None:
+    folder, archive = tmp_path / "warm", tmp_path / "warm.zip"
+    for out in (folder, archive):
+        result = run("instrument", "--x", 0.2, "--y", -0.4, "--seconds", 0.3, "--out", out)
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout == ""
+        assert f"wrote {out}: 25 notes of 0.29 s" in result.stderr
+    with zipfile.ZipFile(archive) as opened:
+        zipped = {name.partition("/")[2]: opened.read(name) for name in opened.namelist()}
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
+    assert files == zipped
+    assert len([name for name in files if name.endswith(".wav")]) == 25
+    note = read(files["samples/timbrel_x0.20_y-0.40-057.wav"])
+    assert estimate(note.samples, note.sample_rate).midi == pytest.approx(57, abs=0.3)
+
+
+def test_instrument_writes_over_no_folder_of_yours(tmp_path: Path) -> None:
+    (tmp_path / "song.txt").write_text("la")
+    assert "is there already" in failure(run("instrument", "--x", 0, "--y", 0, "--out", tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["song.txt"]
+    (tmp_path / "folder.zip").mkdir()
+    assert "is a folder" in failure(run("instrument", "--x", 0, "--y", 0, "--out", tmp_path / "folder.zip"))
 
 
 def test_embed(tmp_path: Path) -> None:
@@ -194,8 +236,14 @@ def test_embed_wants_an_existing_folder(clip: Path, tmp_path: Path) -> None:
         (("locate", "nowhere.wav"), "cannot open nowhere.wav"),
         (("synthesize", "--at", "5,5"), "not 5"),
         (("synthesize", "--at", "0,0", "--pitch", 100), "from 48 to 72, not 100"),
+        (("synthesize", "--at", "0,0", "--velocity", 0), "from 1 to 127, not 0"),
         (("synthesize", "--at", "0,0", "--seconds", 100), "from 0.2 to 10, not 100"),
         (("synthesize", "--at", "0,0", "-o", "."), "is a folder"),
+        (("instrument", "--x", 5, "--y", 5, "--out", "five"), "not 5"),
+        (
+            ("instrument", "--x", 0, "--y", 0, "--seconds", 100, "--out", "long.zip"),
+            "from 0.2 to 10, not 100",
+        ),
     ],
 )
 def test_mistakes_are_one_line(
@@ -216,7 +264,17 @@ def test_a_place_is_two_numbers(place: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["search", "locate", "synthesize", "embed", "serve", "evaluate", "evaluate search", "evaluate synthesis"],
+    [
+        "search",
+        "locate",
+        "synthesize",
+        "instrument",
+        "embed",
+        "serve",
+        "evaluate",
+        "evaluate search",
+        "evaluate synthesis",
+    ],
 )
 def test_help_teaches(command: str) -> None:
     result = run(*command.split(), "--help")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,16 @@ from support.tiny_bundle import KEYS, PLACES, tiny_bundle_folder
 from support.tiny_models import tone
 
 from timbrel.audio import Audio
+from timbrel.codec import spectrum
 from timbrel.engine.engine import STAGES, Engine
 from timbrel.engine.onnx_models import OnnxModels
+from timbrel.engine.refinement import loudness_matched_distances
 from timbrel.errors import InputError, Unavailable, UnsuitableQuery
 from timbrel.library.bundle import Bundle
 from timbrel.pitch.estimate import estimate
 
 RATE = 24_000
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +211,21 @@ def test_places_on_the_map_sound_different_and_the_same_place_the_same(engine: E
     assert np.array_equal(bright, again)
 
 
+def test_a_softer_note_is_quieter_and_darker_and_a_harder_one_brighter(engine: Engine) -> None:
+    levels, centroids = [], []
+    for velocity in (50, 100, 127):
+        samples = engine.synthesize(x=0.0, y=0.0, pitch=60, seconds=1.0, velocity=velocity).samples
+        spectrum = np.abs(np.fft.rfft(samples)) ** 2
+        levels.append(20 * math.log10(float(np.abs(samples).max())))
+        centroids.append(float((np.arange(len(spectrum)) * spectrum).sum() / spectrum.sum()))
+    # 40 log10(50 / 100) dB; above 100 there is no room.
+    assert levels == pytest.approx([-1.0 - 12.04, -1.0, -1.0], abs=0.01)
+    assert centroids[0] < 0.95 * centroids[1]
+    assert centroids[1] < 0.95 * centroids[2]
+    usual = engine.synthesize(x=0.0, y=0.0, pitch=60, seconds=1.0).samples
+    assert np.array_equal(engine.synthesize(x=0.0, y=0.0, pitch=60, seconds=1.0, velocity=100).samples, usual)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -216,6 +236,9 @@ def test_places_on_the_map_sound_different_and_the_same_place_the_same(engine: E
         ({"pitch": 47}, "pitch is a whole number from 48 to 72, not 47"),
         ({"pitch": 200}, "pitch is a whole number from 48 to 72, not 200"),
         ({"pitch": 60.5}, "pitch is a whole number from 48 to 72, not 60.5"),
+        ({"velocity": 0}, "velocity is a whole number from 1 to 127, not 0"),
+        ({"velocity": 128}, "velocity is a whole number from 1 to 127, not 128"),
+        ({"velocity": 64.5}, "velocity is a whole number from 1 to 127, not 64.5"),
         ({"seconds": 0.0}, "seconds is a length from 0.2 to 10, not 0"),
         ({"seconds": 11}, "seconds is a length from 0.2 to 10, not 11"),
         ({"seconds": math.inf}, "seconds is a length from 0.2 to 10, not inf"),
@@ -236,10 +259,10 @@ def test_every_hit_s_place_can_be_played(engine: Engine) -> None:
 
 def test_a_library_sound_lies_where_its_patch_lies(engine: Engine) -> None:
     for number in (0, 5, 11):
-        located = engine.locate(sound(60, *PLACES[number], level=0.2))
+        located = engine.locate(sound(60, *PLACES[number], level=0.2), refine=False)
         patch = engine.bundle.patches[number]
         # A patch's place is the mean over its renders, a query is one note.
-        assert math.hypot(located.x - patch.x, located.y - patch.y) < 0.3
+        assert math.hypot(located.x - patch.x, located.y - patch.y) < 0.35
         assert located.query.gate.decision == "pitched"
         distances = [near.distance for near in located.nearest]
         assert distances == sorted(distances)
@@ -247,6 +270,47 @@ def test_a_library_sound_lies_where_its_patch_lies(engine: Engine) -> None:
         assert patch.name in {near.name for near in located.nearest[:5]}
         first = located.nearest[0]
         assert first.distance == pytest.approx(math.hypot(first.x - located.x, first.y - located.y))
+
+
+def test_the_refined_place_sounds_more_like_the_recording(engine: Engine) -> None:
+    distances: dict[bool, list[float]] = {False: [], True: []}
+    for number in (1, 6, 10):
+        heard = spectrum.log_magnitude(tone(63, *PLACES[number]))[:150]
+        for refine, found in distances.items():
+            place = engine.locate(sound(63, *PLACES[number], lead=0.3), refine=refine)
+            assert math.hypot(place.x, place.y) <= engine.bundle.manifest.map.radius
+            made = engine.synthesize(x=place.x, y=place.y, pitch=63, seconds=4.0)
+            notes = spectrum.log_magnitude(made.samples)[None, :150]
+            found.append(float(loudness_matched_distances(heard, notes)[0]))
+    assert np.mean(distances[True]) < np.mean(distances[False])
+
+
+def test_no_call_is_larger_than_the_model_server_takes(engine: Engine) -> None:
+    largest: dict[str, int] = {}
+
+    class Counting:
+        def run(self, model: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            largest[model] = max(largest.get(model, 0), len(next(iter(inputs.values()))))
+            return engine.models.run(model, inputs)
+
+        def close(self) -> None:
+            pass
+
+    counted = Engine(engine.bundle, Counting())
+    counted.search(sound(60, 0.2, 0.0))
+    counted.locate(sound(60, 0.2, 0.0))
+    counted.instrument(x=0.0, y=0.0, seconds=0.2)
+    for model, size in largest.items():
+        config = (ROOT / "model_repository" / model / "config.pbtxt").read_text()
+        (limit,) = map(int, re.findall(r"^max_batch_size: (\d+)", config, re.MULTILINE))
+        # 0: the model sees the batch as a dimension of its own, of any size.
+        assert limit == 0 or size <= limit, model
+    assert largest["generator"] == 25
+
+
+def test_what_has_no_pitch_is_placed_as_it_is(engine: Engine) -> None:
+    plain, refined = (engine.locate(noise(), refine=refine) for refine in (False, True))
+    assert (plain.x, plain.y) == (refined.x, refined.y)
 
 
 def test_a_place_beyond_the_map_s_pitches_is_called_a_guess(engine: Engine) -> None:
@@ -264,7 +328,7 @@ def test_every_stage_is_observed_once_in_order() -> None:
     assert [stage for stage, _ in seen] == ["f0", "gate", "stage1", "index", "stage2"]
     engine.synthesize(x=0, y=0, pitch=60, seconds=1)
     engine.locate(sound(60, 0, 0))
-    assert [stage for stage, _ in seen[5:]] == ["generate", "decode", "f0", "gate", "map"]
+    assert [stage for stage, _ in seen[5:]] == ["generate", "decode", "f0", "gate", "map", "refine"]
     assert {stage for stage, _ in seen} == set(STAGES)
     assert all(seconds > 0 for _, seconds in seen)
 

@@ -59,8 +59,10 @@ def test_what_an_opened_bundle_holds(folder: Path) -> None:
     assert bundle.manifest.models["generator"].inputs == {
         "position": Tensor(dtype="float32", shape=("batch", 2)),
         "pitch": Tensor(dtype="int64", shape=("batch",)),
+        "velocity": Tensor(dtype="float32", shape=("batch",)),
         "frames": Tensor(dtype="int64", shape=(1,)),
     }
+    assert (bundle.manifest.map.velocity_low, bundle.manifest.map.velocity_high) == (40, 127)
     assert bundle.path("generator") == folder / "models/generator.onnx"
     assert bundle.path("library/stage2.npy") == folder / "library/stage2.npy"
     with pytest.raises(BundleError, match="no model and no file 'nonsense'"):
@@ -194,6 +196,16 @@ def test_a_folder_that_is_no_library_is_refused(tmp_path: Path) -> None:
     table.unlink()
     with pytest.raises(DataError, match=r"patches\.csv cannot be read"):
         build_library(tmp_path / "patches", tmp_path / "out", lambda model, inputs: {}, **arguments)
+
+
+def test_a_map_that_is_not_flat_is_refused(tmp_path: Path) -> None:
+    given = parts()
+    source = given["models"]["generator"]
+    inputs = {**source.entry.inputs, "position": Tensor(dtype="float32", shape=("batch", 3))}
+    given["models"]["generator"] = replace(source, entry=replace(source.entry, inputs=inputs))
+    with pytest.raises(BundleError, match=r"generator has 3 dimensions.*set vae\.map_dimensions to 2"):
+        Bundle.build(tmp_path / "bundle", **given)
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_bundle_that_is_too_big_or_incomplete_is_not_built(tmp_path: Path) -> None:

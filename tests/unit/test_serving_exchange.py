@@ -171,6 +171,7 @@ def test_health_checks_are_not_counted() -> None:
 
 def test_paths_are_counted_under_few_names() -> None:
     assert endpoint_of("/search") == "search"
+    assert endpoint_of("/instrument") == "instrument"
     assert endpoint_of("/patches/dx7-0123/preview") == "patch_preview"
     assert endpoint_of("/patches/dx7-0123/file") == "patch_file"
     stray = ("/", "/search/", "/search/x", "/patches/x/other", "/patches//file/x", "/wp-login.php", "*")

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from support.quiet_bentoml import requests
 
 from timbrel.errors import InputError
-from timbrel.serving.requests import LocateInput, SearchInput, SynthesizeInput, check
+from timbrel.serving.requests import InstrumentInput, LocateInput, SearchInput, SynthesizeInput, check
 from timbrel.serving.schemas import SearchOptions, SynthesizeRequest
 
 
@@ -67,6 +67,7 @@ def test_a_whole_float_is_a_pitch() -> None:
         "x": 0.0,
         "y": -1.0,
         "pitch": 60,
+        "velocity": 100,
         "seconds": 4.0,
     }
 
@@ -88,7 +89,7 @@ def _parsed(descriptor: Any, **more: Any) -> dict[str, Any]:
         finally:
             await request.close()
         values = parsed.model_dump(exclude={"audio"})
-        if descriptor is not SynthesizeInput:
+        if hasattr(parsed, "audio"):
             values["audio"] = parsed.audio.read_bytes().decode()
         return JSONResponse(values)
 
@@ -175,17 +176,36 @@ def test_bad_forms(upload_folder: Path, request_parts: dict[str, Any], message: 
         ({"content": b'{"x": NaN, "y": 0, "pitch": 60}'}, "x: input should be a finite number"),
         ({"content": b'{"x": 1e999, "y": 0, "pitch": 60}'}, "x: input should be a finite number"),
         ({"json": {"x": 0, "y": 0, "pitch": 60, "seconds": 0}}, "seconds: input should be greater than"),
-        ({"json": {"x": 0, "y": 0, "pitch": 60, "velocity": 1}}, "there is no field 'velocity'"),
+        ({"json": {"x": 0, "y": 0, "pitch": 60, "velocity": 0}}, "velocity: input should be greater than"),
+        ({"json": {"x": 0, "y": 0, "pitch": 60, "velocity": 128}}, "velocity: input should be less than"),
+        (
+            {"json": {"x": 0, "y": 0, "pitch": 60, "velocity": 64.5}},
+            "velocity: input should be a valid integer",
+        ),
+        ({"json": {"x": 0, "y": 0, "pitch": 60, "loudness": 1}}, "there is no field 'loudness'"),
     ],
 )
 def test_bad_json(request_parts: dict[str, Any], message: str) -> None:
     assert message in _parsed(SynthesizeInput, **request_parts)["error"]
 
 
+def test_an_instrument_is_a_place_and_a_length() -> None:
+    assert _parsed(InstrumentInput, json={"x": 1, "y": -0.4}) == {"x": 1.0, "y": -0.4, "seconds": 4.0}
+    for body, says in (
+        ({"x": 0}, "y is missing"),
+        ({"x": 0, "y": 0, "seconds": 11}, "seconds: "),
+        ({"x": 0, "y": 0, "pitch": 60}, "there is no field 'pitch': the fields are x, y, seconds"),
+    ):
+        assert says in _parsed(InstrumentInput, json=body)["error"]
+
+
 def test_good_json() -> None:
-    assert _parsed(SynthesizeInput, json={"x": 0.2, "y": -0.4, "pitch": 60, "seconds": 1}) == {
+    assert _parsed(
+        SynthesizeInput, json={"x": 0.2, "y": -0.4, "pitch": 60, "velocity": 64, "seconds": 1}
+    ) == {
         "x": 0.2,
         "y": -0.4,
         "pitch": 60,
+        "velocity": 64,
         "seconds": 1.0,
     }

@@ -58,7 +58,7 @@ def test_the_repository_is_complete_and_has_the_bundles_own_sizes(tmp_path: Path
     # The tiny encoder is narrower than the trained one that the configuration in Git describes.
     assert sizes == {"stage1": [16], "stage2": [96]}
     generator = _configuration(tmp_path / "generator" / "config.pbtxt")
-    assert [list(tensor.dims) for tensor in generator.input] == [[-1, 2], [-1], [1]]
+    assert [list(tensor.dims) for tensor in generator.input] == [[-1, 2], [-1], [-1], [1]]
     assert [list(tensor.dims) for tensor in generator.output] == [[-1, -1, 128]]
 
 

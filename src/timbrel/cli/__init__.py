@@ -10,6 +10,7 @@ import click
 
 from timbrel.cli.ask import locate, search, synthesize
 from timbrel.cli.embed import embed
+from timbrel.cli.instrument import instrument
 from timbrel.cli.operate import evaluate, serve
 from timbrel.cli.shell import Commands
 
@@ -19,6 +20,7 @@ HELP = """Search synth patches by sound, and play the timbre map.
   timbrel search clip.wav                  which patch sounds like this recording?
   timbrel locate clip.wav                  where on the map is it?
   timbrel synthesize --at 0.2,-0.4         what does that place on the map sound like?
+  timbrel instrument --x 0.2 --y -0.4 --out warm.zip    the same as a sampler's instrument
   timbrel embed *.wav -o vectors.npz       vectors of any number of recordings
   timbrel serve                            the same over HTTP, with Triton behind it
 
@@ -34,5 +36,5 @@ def main() -> None:
     """See HELP."""
 
 
-for command in (search, synthesize, locate, embed, serve, evaluate):
+for command in (search, synthesize, instrument, locate, embed, serve, evaluate):
     main.add_command(command)

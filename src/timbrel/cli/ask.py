@@ -104,10 +104,19 @@ def search(
 
 @click.command(short_help="Where on the timbre map is a recording?")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--refine/--no-refine",
+    default=True,
+    show_default=True,
+    help="Look around the place for the one whose note sounds most like the recording.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @bundle_option
-def locate(file: Path, as_json: bool, bundle: Path | None) -> None:
+def locate(file: Path, refine: bool, as_json: bool, bundle: Path | None) -> None:
     """Where on the timbre map is the recording in FILE (- for stdin)?
+
+    Of a longer recording the first note counts. Silence and steady noise before it, its level, its length and
+    its tuning do not.
 
     \b
     Example, and how to hear the place at another pitch:
@@ -116,7 +125,7 @@ def locate(file: Path, as_json: bool, bundle: Path | None) -> None:
     """
     audio = read_audio(file)
     with open_engine(bundle) as engine:
-        place = engine.locate(audio)
+        place = engine.locate(audio, refine=refine)
     if as_json:
         echo_json(asdict(place) | {"query": _plain_query(place.query)})
         return
@@ -132,6 +141,9 @@ def locate(file: Path, as_json: bool, bundle: Path | None) -> None:
 @click.command(short_help="What does a place on the timbre map sound like?")
 @click.option("--at", type=Place(), required=True, help="A place on the map, such as 0.2,-0.4.")
 @click.option("--pitch", default=60, show_default=True, metavar="MIDI", help="Pitch to play; 60 is C4.")
+@click.option(
+    "--velocity", default=100, show_default=True, metavar="MIDI", help="How hard to strike the key, 1 to 127."
+)
 @click.option("--seconds", default=4.0, show_default=True, help="Length of the note.")
 @click.option(
     "-o",
@@ -143,14 +155,17 @@ def locate(file: Path, as_json: bool, bundle: Path | None) -> None:
 )
 @bundle_option
 def synthesize(
-    at: tuple[float, float], pitch: int, seconds: float, output: Path, bundle: Path | None
+    at: tuple[float, float], pitch: int, velocity: int, seconds: float, output: Path, bundle: Path | None
 ) -> None:
-    """What does a place on the timbre map sound like, at this pitch?
+    """What does a place on the timbre map sound like, at this pitch and velocity?
+
+    A softer note is quieter, too: by 40 log10(velocity / 100) dB below -1 dBFS.
 
     \b
     Examples:
       timbrel synthesize --at 0.2,-0.4
       timbrel synthesize --at=-0.6,0.1 --pitch 48 --seconds 2 -o low.wav
+      timbrel synthesize --at 0.2,-0.4 --velocity 40
       timbrel synthesize --at 0,0 -o - | aplay
     """
     from timbrel.audio import wav_bytes
@@ -158,7 +173,7 @@ def synthesize(
     if str(output) != STDIO and output.is_dir():
         raise InputError(f"{output} is a folder: name the WAV file to write")
     with open_engine(bundle) as engine:
-        audio = engine.synthesize(x=at[0], y=at[1], pitch=pitch, seconds=seconds)
+        audio = engine.synthesize(x=at[0], y=at[1], pitch=pitch, velocity=velocity, seconds=seconds)
     data = wav_bytes(audio)
     if str(output) == STDIO:
         sys.stdout.buffer.write(data)

@@ -1,8 +1,8 @@
-"""The engine: search, locate, synthesize and embed over one bundle. Synchronous and thread-safe.
+"""The engine: search, locate, synthesize, instrument and embed over one bundle. Synchronous and thread-safe.
 
     audio ─► F0 ─► gate ─► clip ─► timbre encoder ─► index (pitch ± window) ─► exact style order ─► hits
-    audio ─► F0 ─► gate ─► clip ─► codec encoder ─► map encoder ─► place on the map
-    place, pitch, seconds ─► generator ─► length ─► codec decoder ─► phase ─► audio
+    audio ─► F0 ─► gate ─► note as trained on ─► codec encoder ─► map encoder ─► refine ─► place on the map
+    place, pitch, velocity, seconds ─► generator ─► codec decoder ─► length ─► phase ─► level ─► audio
 
 It knows the models only through the ``Models`` protocol, and the clock only to tell ``observe`` the seconds
 of each stage.
@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from scipy import signal
 
 from timbrel import audio as audio_edge
 from timbrel.audio import Audio
 from timbrel.codec import phase, spectrum
 from timbrel.encoders import frontend
+from timbrel.engine import placing, refinement
+from timbrel.engine.finish import finished
 from timbrel.engine.models import Models
-from timbrel.engine.results import Hit, Location, Neighbour, Query, SearchResult
+from timbrel.engine.results import Hit, Instrument, Location, Neighbour, Query, SearchResult
 from timbrel.errors import InputError, UnsuitableQuery
 from timbrel.library import two_stage, vectors
 from timbrel.library.bundle import Bundle
@@ -38,12 +39,13 @@ from timbrel.pitch.gate import Decision, GateDecision, Mode
 SAMPLE_RATE = spectrum.SAMPLE_RATE
 NOTE_FRAMES = 300
 MAX_HITS = 100
+DEFAULT_VELOCITY, HIGHEST_VELOCITY = 100, 127
 NEAREST = 10
+# Notes decoded in one call: a model server takes up to 16 (model_repository/codec_decoder).
+DECODER_BATCH = 8
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 10.0
-# High-pass of second order, 20 Hz: a magnitude codec leaves the lowest bin, and so a direct current, to chance.
-BLOCK_DC = signal.butter(2, 20.0, btype="highpass", fs=SAMPLE_RATE, output="sos")
 # The stages that ``observe`` hears of.
-STAGES = ("f0", "gate", "stage1", "index", "stage2", "map", "generate", "decode")
+STAGES = ("f0", "gate", "stage1", "index", "stage2", "map", "refine", "generate", "decode")
 
 Observe = Callable[[str, float], None]
 
@@ -103,8 +105,11 @@ class Engine:
             stage1, stage2 = vectors.embed_clips(self.models.run, clip[None])
         return stage1[0], stage2[0]
 
-    def locate(self, audio: Audio) -> Location:
+    def locate(self, audio: Audio, *, refine: bool = True) -> Location:
         """Where the recording lies on the timbre map.
+
+        ``refine``: look around the place that the map encoder names for the one whose note, at the recording's
+        pitch, sounds most like it; without a pitch there is nothing to compare.
 
         Raises:
             UnsuitableQuery: the recording is silent or too short: it has no place.
@@ -115,9 +120,18 @@ class Engine:
             raise UnsuitableQuery(
                 f"{query.gate.decision.value}: {query.gate.reason}; send a note that sounds"
             )
+        limits = self.bundle.manifest.map
         with self._timed("map"):
-            note = vectors.note_from_clip(self._clip(audio))
-            x, y = map(float, vectors.map_positions(self.models.run, note[None])[0])
+            samples = audio_edge.resample(audio, SAMPLE_RATE).samples
+            heard = placing.hear(samples, midi=query.midi, low=limits.pitch_low, high=limits.pitch_high)
+            place = vectors.positions_of_spectra(self.models.run, heard.log_magnitude[None])[0]
+        if refine and query.midi is not None:
+            with self._timed("refine"):
+                key = round(min(max(query.midi + heard.transposed, limits.pitch_low), limits.pitch_high))
+                found = refinement.refine(self._spectra, heard.log_magnitude, place, key, limits.radius)
+                place = found.place
+        # A place just beyond the rim could not be played.
+        x, y = map(float, place * min(1.0, limits.radius / max(float(np.linalg.norm(place)), 1e-12)))
         return Location(
             query=replace(query, gate=self._on_the_map(query)), x=x, y=y, nearest=self.nearest(x, y)
         )
@@ -135,43 +149,107 @@ class Engine:
             for patch, distance in chosen
         )  # fmt: skip
 
-    def synthesize(self, *, x: float, y: float, pitch: int, seconds: float) -> Audio:
-        """The sound of a place on the map: 24 kHz mono, peak at -1 dBFS, ``seconds`` long to the nearest 1/75
-        s.
+    def synthesize(
+        self, *, x: float, y: float, pitch: int, seconds: float, velocity: int = DEFAULT_VELOCITY
+    ) -> Audio:
+        """The sound of a place on the map: 24 kHz mono, ``seconds`` long to the nearest 1/75 s.
+
+        ``velocity`` (1-127) changes the timbre, and the level by 40 log10(velocity / 100) dB as General MIDI
+        recommends: the peak is at -1 dBFS at velocity 100. There is no room above, so a harder note is no louder.
 
         Raises:
-            InputError: a place beyond the map, a pitch outside its range, or a length outside 0.2-10 s.
+            InputError: a place beyond the map, a pitch outside its range, a velocity outside 1-127, or a length
+                outside 0.2-10 s.
             Unavailable: a model does not answer.
         """
+        x, y = self._place(x, y)
         limits = self.bundle.manifest.map
-        x = _number("x", x, -limits.radius, limits.radius, "a coordinate of the map")
-        y = _number("y", y, -limits.radius, limits.radius, "a coordinate of the map")
-        if math.hypot(x, y) > limits.radius + 1e-9:
-            raise InputError(
-                f"({x:g}, {y:g}) lies beyond the map; choose x and y with x² + y² at most {limits.radius:g}²"
-            )
         key = _whole("pitch", pitch, limits.pitch_low, limits.pitch_high)
+        struck = _whole("velocity", velocity, 1, HIGHEST_VELOCITY)
         seconds = _number("seconds", seconds, SHORTEST_SECONDS, LONGEST_SECONDS, "a length")
-        with self._timed("generate"):
-            outputs = self.models.run(
-                "generator",
-                {
-                    "position": np.array([[x, y]], dtype=np.float32),
-                    "pitch": np.array([key - limits.pitch_low], dtype=np.int64),
-                    "frames": np.array([NOTE_FRAMES], dtype=np.int64),
-                },
-            )
-            frames = max(duration.SHORTEST_FRAMES, round(seconds * spectrum.FRAME_RATE))
-            embedding = duration.with_duration(outputs["embedding"][0], frames)
-        with self._timed("decode"):
-            decoded = self.models.run("codec_decoder", {"embedding": embedding[None]})
-            samples = _without_direct_current(phase.reconstruct(decoded["log_magnitude"][0]))
-        return Audio(_at_note_level(samples), SAMPLE_RATE)
+        (embedding,) = self._generate(x, y, [key], struck)
+        return self._decode(embedding, seconds, struck)
+
+    def instrument(
+        self,
+        *,
+        x: float,
+        y: float,
+        seconds: float = 4.0,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Instrument:
+        """A place on the map at every key of the map (25), each note as ``synthesize`` gives it.
+
+        The generator makes all keys in one call; ``progress(notes done, notes in all)`` is called after each
+        is decoded.
+
+        Raises:
+            InputError: a place beyond the map, or a length outside 0.2-10 s.
+            Unavailable: a model does not answer.
+        """
+        x, y = self._place(x, y)
+        seconds = _number("seconds", seconds, SHORTEST_SECONDS, LONGEST_SECONDS, "a length")
+        limits = self.bundle.manifest.map
+        keys = range(limits.pitch_low, limits.pitch_high + 1)
+        notes = []
+        # Decoded one by one: the spectra of all notes together would take a hundred megabytes.
+        for key, embedding in zip(keys, self._generate(x, y, keys, DEFAULT_VELOCITY), strict=True):
+            notes.append((key, self._decode(embedding, seconds, DEFAULT_VELOCITY)))
+            progress(len(notes), len(keys))
+        return Instrument(x=x, y=y, notes=tuple(notes))
 
     def close(self) -> None:
         """Let go of the models and the bundle."""
         self.models.close()
         self.bundle.close()
+
+    def _place(self, x: float, y: float) -> tuple[float, float]:
+        """The place as floats, or an InputError when it lies beyond the map."""
+        radius = self.bundle.manifest.map.radius
+        x = _number("x", x, -radius, radius, "a coordinate of the map")
+        y = _number("y", y, -radius, radius, "a coordinate of the map")
+        if math.hypot(x, y) > radius + 1e-9:
+            raise InputError(
+                f"({x:g}, {y:g}) lies beyond the map; choose x and y with x² + y² at most {radius:g}²"
+            )
+        return x, y
+
+    def _generate(self, x: float, y: float, keys: Sequence[int], velocity: int) -> np.ndarray:
+        """The notes of one place at ``keys`` as codec frames, float32 [keys, 300, 128], in one call."""
+        count = len(keys)
+        inputs: dict[str, np.ndarray] = {
+            "position": np.tile(np.array([x, y], dtype=np.float32), (count, 1)),
+            "pitch": np.array(keys, dtype=np.int64) - self.bundle.manifest.map.pitch_low,
+            "velocity": np.full(count, velocity / HIGHEST_VELOCITY, dtype=np.float32),
+            "frames": np.array([NOTE_FRAMES], dtype=np.int64),
+        }
+        with self._timed("generate"):
+            return self.models.run("generator", inputs)["embedding"]
+
+    def _spectra(self, places: np.ndarray, key: int, frames: int) -> np.ndarray:
+        """The first ``frames`` frames of the notes of ``places`` [n, 2] at one key: dB, float32 [n, frames, 1025]."""
+        generated = self.models.run(
+            "generator",
+            {
+                "position": np.ascontiguousarray(places, dtype=np.float32),
+                "pitch": np.full(len(places), key - self.bundle.manifest.map.pitch_low, dtype=np.int64),
+                "velocity": np.full(len(places), DEFAULT_VELOCITY / HIGHEST_VELOCITY, dtype=np.float32),
+                "frames": np.array([frames], dtype=np.int64),
+            },
+        )
+        embedding = vectors.finite(generated, "generator", "embedding")
+        batches = (embedding[n : n + DECODER_BATCH] for n in range(0, len(embedding), DECODER_BATCH))
+        decoded = (self.models.run("codec_decoder", {"embedding": batch}) for batch in batches)
+        return np.concatenate([vectors.finite(each, "codec_decoder", "log_magnitude") for each in decoded])
+
+    def _decode(self, embedding: np.ndarray, seconds: float, velocity: int) -> Audio:
+        """The sound of one generated note, ``seconds`` long."""
+        with self._timed("decode"):
+            decoded = self.models.run("codec_decoder", {"embedding": embedding[None]})
+            frames = max(duration.SHORTEST_FRAMES, round(seconds * spectrum.FRAME_RATE))
+            log_magnitude = duration.with_duration(decoded["log_magnitude"][0], frames)
+            samples = finished(phase.reconstruct(log_magnitude))
+        return Audio(samples * _velocity_gain(velocity), SAMPLE_RATE)
 
     def _judge(self, audio: Audio, mode: str, pitch: float | None) -> tuple[Query, bool]:
         """Measure the pitch, ask the gate; and whether there is anything to hear at all."""
@@ -265,16 +343,7 @@ def _whole(name: str, value: object, low: int, high: int) -> int:
     return int(number)
 
 
-def _without_direct_current(samples: np.ndarray) -> np.ndarray:
-    """The note high-passed at 20 Hz; its end, where the filter still swings, comes down to zero in 5 ms."""
-    filtered = signal.sosfilt(BLOCK_DC, samples).astype(np.float32)
-    filtered[-phase.FADE_OUT :] *= np.linspace(1.0, 0.0, phase.FADE_OUT, dtype=np.float32)
-    return filtered
-
-
-def _at_note_level(samples: np.ndarray) -> np.ndarray:
-    """Peak at -1 dBFS, like every note that the models have seen; what is all but silent stays so."""
-    peak = float(np.abs(samples).max(initial=0.0))
-    if peak < gates.SILENCE_PEAK:
-        return samples
-    return (samples * (vectors.NOTE_PEAK / peak)).astype(np.float32)
+def _velocity_gain(velocity: int) -> np.float32:
+    """The level of a velocity relative to 100: the square of their ratio (General MIDI 1 developer guidelines, MMA
+    1996), and no more than 1."""
+    return np.float32(min(1.0, (velocity / DEFAULT_VELOCITY) ** 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from timbrel.audio import Audio
 from timbrel.pitch.gate import GateDecision
 
 
@@ -65,3 +66,12 @@ class Location:
     x: float
     y: float
     nearest: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instrument:
+    """A place on the map as notes to play: (MIDI key, sound), keys rising without a gap."""
+
+    x: float
+    y: float
+    notes: tuple[tuple[int, Audio], ...]

@@ -6,6 +6,7 @@
     library/patches.csv, renders.csv    tables; the patches' places on the map
     library/stage2.npy                  float16 [renders, d2]
     library/previews.zip                one MP3 per patch
+    MODEL_CARD.md                       data, sizes, figures, limits, licences: for people
 
 ``Bundle.open`` hashes every file before anything is read from it. Nothing is ever unpickled.
 """
@@ -32,6 +33,7 @@ from timbrel.library.previews import Previews
 from timbrel.library.tables import Patch, Render, read_patches, read_renders
 
 MAX_BYTES = 64 * 2**20
+MAP_AXES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,9 +156,11 @@ class Bundle:
         library: Path,
         index: Path,
         pitches: range,
+        velocities: range,
         search: SearchEntry,
         data: Sequence[DataSource],
         provenance: Provenance,
+        documents: Mapping[str, str] | None = None,
         max_bytes: int = MAX_BYTES,
     ) -> Bundle:
         """Lay out, describe, check and open a bundle; a former one at ``folder`` is replaced at the very end.
@@ -164,16 +168,26 @@ class Bundle:
         Args:
             library: folder with patches.csv, renders.csv, stage2.npy and previews.zip.
             index: folder that ``PitchIndex.save`` wrote.
-            pitches: MIDI range of the map, for example ``range(48, 73)``.
+            pitches, velocities: MIDI ranges that the generator has learnt, for example ``range(48, 73)``.
+            documents: texts for people, by file name.
 
         Raises:
-            BundleError: parts are missing, do not belong together, or weigh more than ``max_bytes``.
+            BundleError: parts are missing, do not belong together, or weigh more than ``max_bytes``; or the map is
+                not flat.
         """
+        for name in {"map_encoder", "generator"} & models.keys():
+            tensors = {**models[name].entry.outputs, **models[name].entry.inputs}
+            axes = tensors["position"].shape[-1]
+            if axes != MAP_AXES:
+                raise BundleError(
+                    f"the map of {name} has {axes} dimensions, a bundle's has {MAP_AXES}: "
+                    f"set vae.map_dimensions to {MAP_AXES} and run `dvc repro`"
+                )
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
             part = Path(temporary) / "bundle"
-            files = _lay_out(part, models, library, index)
+            files = _lay_out(part, models, library, index, documents or {})
             total = sum(entry.bytes for entry in files.values())
             if total > max_bytes:
                 largest = max(files, key=lambda name: files[name].bytes)
@@ -201,7 +215,11 @@ class Bundle:
                     render_count=len(renders),
                 ),
                 map=manifests.MapEntry(
-                    radius=_radius(patches), pitch_low=pitches.start, pitch_high=pitches.stop - 1
+                    radius=_radius(patches),
+                    pitch_low=pitches.start,
+                    pitch_high=pitches.stop - 1,
+                    velocity_low=velocities.start,
+                    velocity_high=velocities.stop - 1,
                 ),
                 search=search,
                 data=tuple(data),
@@ -218,22 +236,25 @@ class Bundle:
 
 
 def _lay_out(
-    part: Path, models: Mapping[str, ModelSource], library: Path, index: Path
+    part: Path, models: Mapping[str, ModelSource], library: Path, index: Path, documents: Mapping[str, str]
 ) -> dict[str, manifests.FileEntry]:
     """Copy every file to its place and describe it, by its path in the bundle, in alphabetical order."""
     sources = {_model_file(name): source.path for name, source in models.items()}
     for name in ("patches.csv", "renders.csv", "stage2.npy", "previews.zip"):
         sources[f"library/{name}"] = library / name
     sources |= {f"index/{path.name}": path for path in index.glob("*") if not path.name.startswith(".")}
-    entries = {}
     for name, source in sorted(sources.items()):
         if not source.is_file():
             raise BundleError(f"{source} is missing; run the stages before this one with `dvc repro`")
         target = part / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
-        entries[name] = manifests.FileEntry(sha256=sha256_of(target), bytes=target.stat().st_size)
-    return entries
+    for name, text in documents.items():
+        (part / name).write_text(text, encoding="utf-8")
+    return {
+        name: manifests.FileEntry(sha256=sha256_of(part / name), bytes=(part / name).stat().st_size)
+        for name in sorted([*sources, *documents])
+    }
 
 
 def _model_file(name: str) -> str:

@@ -64,12 +64,14 @@ class LibraryEntry:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapEntry:
     """The timbre map: positions are columns x, y of the patches' table; ``radius`` holds them all, and is at
-    least 1.
+    least 1. The generator has learnt these pitches and velocities.
     """
 
     radius: float
     pitch_low: int
     pitch_high: int
+    velocity_low: int
+    velocity_high: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

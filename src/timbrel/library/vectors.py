@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from timbrel.codec import spectrum
-from timbrel.errors import Unavailable
+from timbrel.errors import BundleError, Unavailable
 
 # One call of one model: (name, inputs) -> outputs, batch first. ``Models.run`` of the engine is one.
 RunModel = Callable[[str, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -26,24 +26,28 @@ def embed_clips(run: RunModel, clips: np.ndarray) -> tuple[np.ndarray, np.ndarra
     float32.
     """
     outputs = run("timbre_encoder", {"audio": np.ascontiguousarray(clips, dtype=np.float32)})
-    return _finite(outputs, "timbre_encoder", "stage1"), _finite(outputs, "timbre_encoder", "stage2")
+    return finite(outputs, "timbre_encoder", "stage1"), finite(outputs, "timbre_encoder", "stage2")
 
 
 def map_positions(run: RunModel, notes: np.ndarray) -> np.ndarray:
     """Notes float32 [b, 2.1 s or more] that start at their onset, peak at -1 dBFS -> places on the map [b, 2]."""
-    log_magnitude = spectrum.log_magnitude(notes[:, :MAP_SAMPLES])[:, :MAP_FRAMES]
+    return positions_of_spectra(run, spectrum.log_magnitude(notes[:, :MAP_SAMPLES])[:, :MAP_FRAMES])
+
+
+def positions_of_spectra(run: RunModel, log_magnitude: np.ndarray) -> np.ndarray:
+    """Spectra of notes as ``spectrum.log_magnitude`` gives them, [b, 150, 1025] dB -> places on the map [b, 2]."""
     inputs = {"log_magnitude": np.ascontiguousarray(log_magnitude, dtype=np.float32)}
-    embedding = _finite(run("codec_encoder", inputs), "codec_encoder", "embedding")
-    return _finite(run("map_encoder", {"embedding": embedding}), "map_encoder", "position")
+    embedding = finite(run("codec_encoder", inputs), "codec_encoder", "embedding")
+    positions = finite(run("map_encoder", {"embedding": embedding}), "map_encoder", "position")
+    if positions.shape[1] != 2:
+        raise BundleError(
+            f"the map has {positions.shape[1]} dimensions, a library's has 2: set vae.map_dimensions to 2 and run "
+            "`dvc repro`"
+        )
+    return positions
 
 
-def note_from_clip(clip: np.ndarray) -> np.ndarray:
-    """A clip that starts at its onset, float32 [n], at a note's level: peak at -1 dBFS."""
-    peak = float(np.abs(clip).max())
-    return clip * np.float32(NOTE_PEAK / peak) if peak > 0 else clip
-
-
-def _finite(outputs: Mapping[str, np.ndarray], model: str, name: str) -> np.ndarray:
+def finite(outputs: Mapping[str, np.ndarray], model: str, name: str) -> np.ndarray:
     """An output, checked: a model server that answers NaN must not become a wrong answer."""
     value = np.asarray(outputs[name], dtype=np.float32)
     if not np.isfinite(value).all():

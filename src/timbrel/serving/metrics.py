@@ -2,7 +2,7 @@
 
     timbrel_requests_total{endpoint, outcome}   outcome: "ok" or the code of the error
     timbrel_request_seconds{endpoint}           from the request's headers to the first byte of its answer
-    timbrel_stage_seconds{stage}                stages of the engine: f0 gate stage1 index stage2 map generate decode
+    timbrel_stage_seconds{stage}                of f0 gate stage1 index stage2 map refine generate decode
     timbrel_gate_decisions_total{decision}
     timbrel_bundle_info{bundle, revision}       1
     timbrel_model_info{model, sha256, engine}   1
@@ -22,7 +22,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from timbrel.library.bundle import Bundle
 from timbrel.pitch.gate import Decision
 
-ENDPOINTS = ("search", "synthesize", "locate", "patch_file", "patch_preview", "other")
+ENDPOINTS = ("search", "synthesize", "instrument", "locate", "patch_file", "patch_preview", "other")
 OK = "ok"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

@@ -12,7 +12,15 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from timbrel.library.bundle import Bundle
-from timbrel.serving.schemas import ErrorAnswer, LocateAnswer, SearchAnswer, SearchOptions, SynthesizeRequest
+from timbrel.serving.schemas import (
+    ErrorAnswer,
+    InstrumentRequest,
+    LocateAnswer,
+    LocateOptions,
+    SearchAnswer,
+    SearchOptions,
+    SynthesizeRequest,
+)
 
 API_VERSION = "1.0"
 _SCHEMAS = "#/components/schemas/{model}"
@@ -34,12 +42,15 @@ def document(bundle: Bundle) -> dict[str, Any]:
         (SearchAnswer, "serialization"),
         (LocateAnswer, "serialization"),
         (SynthesizeRequest, "validation"),
+        (InstrumentRequest, "validation"),
         (SearchOptions, "validation"),
+        (LocateOptions, "validation"),
     ]
     _, definitions = models_json_schema(models, ref_template=_SCHEMAS)
     schemas = definitions["$defs"]
-    _keep_to_the_map(schemas["SynthesizeRequest"], bundle)
-    options = schemas.pop("SearchOptions")
+    _keep_to_the_map(schemas["SynthesizeRequest"], bundle, "a key and a length")
+    _keep_to_the_map(schemas["InstrumentRequest"], bundle, "and how long each note is")
+    options, locating = schemas.pop("SearchOptions"), schemas.pop("LocateOptions")
     return {
         "openapi": "3.1.0",
         "info": {
@@ -52,7 +63,8 @@ def document(bundle: Bundle) -> dict[str, Any]:
         "paths": {
             "/search": {"post": _search(options)},
             "/synthesize": {"post": _synthesize()},
-            "/locate": {"post": _locate()},
+            "/instrument": {"post": _instrument()},
+            "/locate": {"post": _locate(locating)},
             "/patches/{patch_id}/file": {"get": _patch_file()},
             "/patches/{patch_id}/preview": {"get": _patch_preview()},
             "/livez": {"get": _plain("livez", "Whether the process lives.")},
@@ -65,14 +77,17 @@ def document(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _keep_to_the_map(schema: dict[str, Any], bundle: Bundle) -> None:
+def _keep_to_the_map(schema: dict[str, Any], bundle: Bundle, more: str) -> None:
     limits = bundle.manifest.map
     for name in ("x", "y"):
         schema["properties"][name] |= {"minimum": -limits.radius, "maximum": limits.radius}
-    schema["properties"]["pitch"] |= {"minimum": limits.pitch_low, "maximum": limits.pitch_high}
-    schema["description"] = (
-        f"A place on the timbre map (within {limits.radius:g} of its centre), a key and a length."
-    )
+    if "pitch" in schema["properties"]:
+        schema["properties"]["pitch"] |= {"minimum": limits.pitch_low, "maximum": limits.pitch_high}
+    schema["description"] = f"A place on the timbre map (within {limits.radius:g} of its centre), {more}."
+    if "velocity" in schema["properties"]:
+        schema["properties"]["velocity"]["description"] += (
+            f" The generator has learnt velocities {limits.velocity_low} to {limits.velocity_high}."
+        )
 
 
 def _search(options: dict[str, Any]) -> dict[str, Any]:
@@ -83,17 +98,22 @@ def _search(options: dict[str, Any]) -> dict[str, Any]:
         _json("SearchAnswer"),
         (400, 413, 422, 500, 503, 504),
         requestBody=_form(recording | options["properties"]),
-        parameters=[
-            {
-                "name": name,
-                "in": "query",
-                "required": False,
-                "description": "The same as the form field, which wins where both are sent.",
-                "schema": _in_a_query(schema),
-            }
-            for name, schema in options["properties"].items()
-        ],
+        parameters=_in_the_query(options),
     )
+
+
+def _in_the_query(options: dict[str, Any]) -> list[dict[str, Any]]:
+    """The form's options as parameters of the query string."""
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": "The same as the form field, which wins where both are sent.",
+            "schema": _in_a_query(schema),
+        }
+        for name, schema in options["properties"].items()
+    ]
 
 
 def _synthesize() -> dict[str, Any]:
@@ -107,14 +127,29 @@ def _synthesize() -> dict[str, Any]:
     )
 
 
-def _locate() -> dict[str, Any]:
+def _instrument() -> dict[str, Any]:
+    body = {"application/json": {"schema": {"$ref": _SCHEMAS.format(model="InstrumentRequest")}}}
+    return _operation(
+        "instrument",
+        "This place of the timbre map as an instrument for a sampler.",
+        {
+            "description": "A zip: one SFZ file, a WAV file per key of the map (24 kHz, mono, 16 bit), a README.",
+            "content": {"application/zip": _BINARY},
+        },
+        (400, 413, 500, 503, 504),
+        requestBody={"required": True, "content": body},
+    )
+
+
+def _locate(options: dict[str, Any]) -> dict[str, Any]:
     recording = {"audio": {"type": "string", "contentMediaType": "application/octet-stream"}}
     return _operation(
         "locate",
         "Where on the timbre map does this recording lie?",
         _json("LocateAnswer"),
         (400, 413, 422, 500, 503, 504),
-        requestBody=_form(recording),
+        requestBody=_form(recording | options["properties"]),
+        parameters=_in_the_query(options),
     )
 
 

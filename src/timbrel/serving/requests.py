@@ -22,7 +22,13 @@ from starlette.requests import ClientDisconnect, Request
 
 from timbrel.errors import InputError
 from timbrel.serving.exchange import noting
-from timbrel.serving.schemas import AudioFile, SearchOptions, SynthesizeRequest
+from timbrel.serving.schemas import (
+    AudioFile,
+    InstrumentRequest,
+    LocateOptions,
+    SearchOptions,
+    SynthesizeRequest,
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 _FORM = 'send the recording as multipart/form-data in the field "audio"'
@@ -42,23 +48,34 @@ class SearchInput(SearchOptions, IODescriptor):
             return cls(audio=await _stored(upload), **options.model_dump())
 
 
-class LocateInput(IODescriptor):
-    """A recording."""
+class LocateInput(LocateOptions, IODescriptor):
+    """A recording, and how to locate it."""
 
     audio: AudioFile
 
     @classmethod
     async def from_http_request(cls, request: Request, serde: Any) -> LocateInput:
         with noting():
-            upload, _ = await _form(request, None)
-            return cls(audio=await _stored(upload))
+            upload, fields = await _form(request, LocateOptions)
+            check(LocateOptions, request.query_params)
+            options = check(LocateOptions, {**request.query_params, **fields})
+            return cls(audio=await _stored(upload), **options.model_dump())
 
 
 class SynthesizeInput(SynthesizeRequest, IODescriptor):
-    """A place on the timbre map, a key and a length."""
+    """A place on the timbre map, a key, a velocity and a length."""
 
     @classmethod
     async def from_http_request(cls, request: Request, serde: Any) -> SynthesizeInput:
+        with noting():
+            return check(cls, await _json_object(request))
+
+
+class InstrumentInput(InstrumentRequest, IODescriptor):
+    """A place on the timbre map and a length."""
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: Any) -> InstrumentInput:
         with noting():
             return check(cls, await _json_object(request))
 
@@ -82,7 +99,7 @@ def _wrong(problem: Any, known: str) -> str:
     return f"{field}: {message} (got {repr(problem['input'])[:50]})"
 
 
-async def _form(request: Request, options: type[BaseModel] | None) -> tuple[UploadFile, dict[str, str]]:
+async def _form(request: Request, options: type[BaseModel]) -> tuple[UploadFile, dict[str, str]]:
     """The recording and the text fields of a form."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "multipart/form-data":
@@ -108,8 +125,8 @@ async def _form(request: Request, options: type[BaseModel] | None) -> tuple[Uplo
     for name, value in form.multi_items():
         if name == "audio":
             continue
-        if options is None or name not in options.model_fields:
-            known = ", ".join(["audio", *(options.model_fields if options else ())])
+        if name not in options.model_fields:
+            known = ", ".join(["audio", *options.model_fields])
             raise InputError(f"there is no field {name[:50]!r}: the fields are {known}")
         if isinstance(value, UploadFile):
             raise InputError(f"the field {name!r} holds a file: send it as text")

@@ -8,7 +8,13 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from timbrel.engine.engine import LONGEST_SECONDS, MAX_HITS, SHORTEST_SECONDS
+from timbrel.engine.engine import (
+    DEFAULT_VELOCITY,
+    HIGHEST_VELOCITY,
+    LONGEST_SECONDS,
+    MAX_HITS,
+    SHORTEST_SECONDS,
+)
 from timbrel.engine.results import Hit, Location, Neighbour, Query, SearchResult
 from timbrel.pitch.gate import Decision
 
@@ -50,21 +56,60 @@ class SearchOptions(BaseModel):
     )
 
 
+def _truth_in_text(value: Any) -> Any:
+    """Form fields arrive as text; JSON's words for truth, and no others."""
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+class LocateOptions(BaseModel):
+    """How to locate. Sent as a form field beside the recording, or in the query string; the form wins."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    refine: Annotated[bool, BeforeValidator(_truth_in_text)] = Field(
+        True,
+        description="Look around the place for the one whose note sounds most like the recording; "
+        "false is faster, and less exact.",
+    )
+
+
 class SynthesizeRequest(BaseModel):
-    """A place on the timbre map, a key and a length."""
+    """A place on the timbre map, a key, a velocity and a length."""
 
     model_config = ConfigDict(
         strict=True,
         extra="forbid",
         allow_inf_nan=False,
         # BentoML's schema class knows "example", not JSON Schema's "examples".
-        json_schema_extra={"example": {"x": 0.2, "y": -0.4, "pitch": 60, "seconds": 4.0}},
+        json_schema_extra={"example": {"x": 0.2, "y": -0.4, "pitch": 60, "velocity": 100, "seconds": 4.0}},
     )
 
     x: float = Field(description="Place on the map, left to right.")
     y: float = Field(description="Place on the map, bottom to top.")
     pitch: Annotated[int, BeforeValidator(_whole)] = Field(ge=0, le=127, description="MIDI key.")
+    velocity: Annotated[int, BeforeValidator(_whole)] = Field(
+        DEFAULT_VELOCITY,
+        ge=1,
+        le=HIGHEST_VELOCITY,
+        description="How hard the key is struck: it changes the timbre, and up to 100 the level, by 40 log10(velocity "
+        "/ 100) dB, as General MIDI recommends; 100 and above peak at -1 dBFS.",
+    )
     seconds: float = Field(4.0, ge=SHORTEST_SECONDS, le=LONGEST_SECONDS, description="Length of the note.")
+
+
+class InstrumentRequest(BaseModel):
+    """A place on the timbre map, and how long each note is."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        json_schema_extra={"example": {"x": 0.2, "y": -0.4, "seconds": 4.0}},
+    )
+
+    x: float = Field(description="Place on the map, left to right.")
+    y: float = Field(description="Place on the map, bottom to top.")
+    seconds: float = Field(4.0, ge=SHORTEST_SECONDS, le=LONGEST_SECONDS, description="Length of each note.")
 
 
 class GateAnswer(BaseModel):

@@ -1,4 +1,4 @@
-"""The BentoML service: search, synthesize and locate over one bundle.
+"""The BentoML service: search, synthesize, instrument and locate over one bundle.
 
     bentoml serve timbrel.serving.service:TimbrelService        (``timbrel serve`` starts Triton as well)
 
@@ -20,14 +20,15 @@ from starlette.responses import Response
 
 from timbrel import audio as audio_edge
 from timbrel import settings as environment
-from timbrel.engine.engine import Engine
+from timbrel.engine import sfz
+from timbrel.engine.engine import DEFAULT_VELOCITY, Engine
 from timbrel.errors import TimbrelError, Unavailable
 from timbrel.library.bundle import Bundle
 from timbrel.serving import metrics, pages
 from timbrel.serving.engines import model_source
 from timbrel.serving.exchange import ExchangeMiddleware, noting
 from timbrel.serving.processes import end_with_parent
-from timbrel.serving.requests import LocateInput, SearchInput, SynthesizeInput
+from timbrel.serving.requests import InstrumentInput, LocateInput, SearchInput, SynthesizeInput
 from timbrel.serving.schemas import Gate, LocateAnswer, SearchAnswer
 from timbrel.serving.workshop import Workshop
 
@@ -40,6 +41,12 @@ class Wav(IORootModel[Annotated[Path, ContentType("audio/wav")]]):
     """The answer of /synthesize."""
 
     media_type = "audio/wav"
+
+
+class Zip(IORootModel[Annotated[Path, ContentType("application/zip")]]):
+    """The answer of /instrument."""
+
+    media_type = "application/zip"
 
 
 class _WithoutOurOwn(logging.Filter):
@@ -88,6 +95,10 @@ class TimbrelService:
         self._workshop = Workshop(
             threads=SETTINGS.threads, queue=SETTINGS.queue, deadline_seconds=SETTINGS.deadline_seconds
         )
+        # An instrument is 25 notes: on a thread of its own it never keeps the short questions waiting.
+        self._foundry = Workshop(
+            threads=1, queue=SETTINGS.threads, deadline_seconds=SETTINGS.deadline_seconds
+        )
         metrics.serving(self._bundle, self._source.kind)
         _Served.bundle = self._bundle
 
@@ -107,22 +118,39 @@ class TimbrelService:
             return await self._workshop.run(work)
 
     @bentoml.api(route="/synthesize", input_spec=SynthesizeInput, output_spec=Wav)
-    async def synthesize(self, x: float, y: float, pitch: int, seconds: float = 4.0) -> Response:
+    async def synthesize(
+        self, x: float, y: float, pitch: int, velocity: int = DEFAULT_VELOCITY, seconds: float = 4.0
+    ) -> Response:
         """What does this place of the timbre map sound like?"""
 
         def work() -> bytes:
-            return audio_edge.wav_bytes(self._engine.synthesize(x=x, y=y, pitch=pitch, seconds=seconds))
+            note = self._engine.synthesize(x=x, y=y, pitch=pitch, velocity=velocity, seconds=seconds)
+            return audio_edge.wav_bytes(note)
 
         with noting():
             return Response(await self._workshop.run(work), media_type="audio/wav")
 
+    @bentoml.api(route="/instrument", input_spec=InstrumentInput, output_spec=Zip)
+    async def instrument(self, x: float, y: float, seconds: float = 4.0) -> Response:
+        """This place of the timbre map as an instrument for a sampler."""
+
+        def work() -> tuple[str, bytes]:
+            made = self._engine.instrument(x=x, y=y, seconds=seconds)
+            name = sfz.instrument_name(made)
+            return name, sfz.zipped(sfz.instrument_files(made, self._bundle.manifest), name)
+
+        with noting():
+            name, data = await self._foundry.run(work)
+        disposition = {"content-disposition": f'attachment; filename="{name}.zip"'}
+        return Response(data, media_type="application/zip", headers=disposition)
+
     @bentoml.api(route="/locate", input_spec=LocateInput)
-    async def locate(self, audio: Path) -> LocateAnswer:
+    async def locate(self, audio: Path, refine: bool = True) -> LocateAnswer:
         """Where on the timbre map does this recording lie?"""
 
         def work() -> LocateAnswer:
             recording = audio_edge.read(audio, limits=SETTINGS.limits)
-            return LocateAnswer.of(self._engine.locate(recording))
+            return LocateAnswer.of(self._engine.locate(recording, refine=refine))
 
         with noting():
             return await self._workshop.run(work)
@@ -133,6 +161,7 @@ class TimbrelService:
     @bentoml.on_shutdown
     def _close(self) -> None:
         self._workshop.close()
+        self._foundry.close()
         self._source.models.close()
 
     def _observe(self, stage: str, seconds: float) -> None:
