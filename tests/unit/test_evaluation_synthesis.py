@@ -10,7 +10,8 @@ from support.tiny_bundle import tiny_bundle_folder
 
 from timbrel.audio import Audio
 from timbrel.engine.engine import Engine
-from timbrel.evaluation.synthesis_pitch import Defects, SynthesisSettings, defects, measure
+from timbrel.evaluation.defects import Defects, defects
+from timbrel.evaluation.synthesis_pitch import SynthesisSettings, measure
 from timbrel.stages.evaluate import open_engine
 
 RATE = 24_000

@@ -77,6 +77,25 @@ def test_a_run_holds_what_the_stage_told(checkout: Path) -> None:
     assert (checkout / "reports/history/codec.csv").read_text() == "step,loss\n10,0.5\n20,0.25\n"
 
 
+def test_an_alarm_is_a_metric_and_a_line_of_warning(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stage_run("vae", {}, checkout) as record:
+        record.metrics({"loss": 0.5, "validation.alarm.collapsed": 0.0}, step=10)
+        record.metrics(
+            {"loss": 0.4, "validation.alarm.collapsed": 1.0}, step=20
+        )  # told though the curve is not
+        record.metrics({"alarm.overfits": 1.0})
+    told = [line for line in capsys.readouterr().out.splitlines() if "WARNING" in line]
+    assert told == [
+        "[vae] WARNING: validation.alarm.collapsed at step 20",
+        "[vae] WARNING: alarm.overfits",
+    ]
+    client, run = only_run(checkout)
+    points = client.get_metric_history(run.info.run_id, "validation.alarm.collapsed")
+    assert [(point.step, point.value) for point in points] == [(10, 0.0), (20, 1.0)]
+
+
 def test_without_a_curve_the_report_holds_final_figures_only(checkout: Path) -> None:
     with stage_run("notes", {}, checkout, curve=False) as record:
         record.metrics({"presets_done": 3.0}, step=3)

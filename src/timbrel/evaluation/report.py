@@ -13,22 +13,33 @@ from timbrel.files import atomic_write
 DIGITS = 4
 
 
-def write_report(path: Path, content: Mapping[str, Any]) -> None:
-    """Write ``content`` with its floats rounded to four digits, whole or not at all."""
+def write_report(path: Path, content: Mapping[str, Any], *, significant: bool = False) -> None:
+    """Write ``content``, whole or not at all, its floats rounded to four decimals; or, ``significant``, to four
+    significant digits, for figures that may be far below 1.
+    """
     with atomic_write(path) as handle:
-        handle.write((json.dumps(rounded(content), indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
+        text = json.dumps(rounded(content, significant=significant), indent=2, ensure_ascii=False)
+        handle.write((text + "\n").encode("utf-8"))
 
 
-def rounded(value: Any) -> Any:
+def update_report(path: Path, content: Mapping[str, Any]) -> None:
+    """Put ``content`` into the report at ``path``; what it holds under other names stays."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_report(path, known | dict(content))
+
+
+def rounded(value: Any, *, significant: bool = False) -> Any:
     """Nested plain values with every float rounded; nan and infinities, which JSON has no words for, become
     null.
     """
     if isinstance(value, Mapping):
-        return {str(key): rounded(inner) for key, inner in value.items()}
+        return {str(key): rounded(inner, significant=significant) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(inner) for inner in value]
+        return [rounded(inner, significant=significant) for inner in value]
     if isinstance(value, float):
-        return round(value, DIGITS) if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return float(f"{value:.{DIGITS}g}") if significant else round(value, DIGITS)
     return value
 
 

@@ -66,7 +66,10 @@ class Record:
         return self._root / "build" / "checkpoints" / f"{self.stage}-{key}.pt"
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Log metrics, as points of a curve when ``step`` is given. The last value of each goes into the report."""
+        """Log metrics, as points of a curve when ``step`` is given. The last value of each goes into the report.
+
+        A metric ``….alarm.<sign>`` (or ``alarm.<sign>``) that is not 0 is also told in a line of warning.
+        """
         from mlflow.entities import Metric
 
         plain = {name: float(value) for name, value in values.items()}
@@ -77,6 +80,10 @@ class Record:
         if step is not None:
             self.history.setdefault(step, {}).update(plain)
         self._tell(plain, step)
+        for name, value in plain.items():
+            if value and "alarm" in name.split("."):
+                where = "" if step is None else f" at step {step}"
+                print(f"[{self.stage}] WARNING: {name}{where}", flush=True)
 
     def figure(self, name: str, figure: Figure) -> None:
         """Keep a matplotlib figure as ``plots/<name>.png``."""
@@ -123,7 +130,8 @@ def stage_run(
     from mlflow.entities import Param
 
     client, experiment = open_store(root)
-    run = client.create_run(experiment, run_name=stage, tags=_tags(stage, root))
+    of_stage = {"timbrel.stage": stage, "mlflow.source.name": f"timbrel.stages {stage}"}
+    run = client.create_run(experiment, run_name=stage, tags=tags(root) | of_stage)
     record = Record(stage=stage, client=client, run_id=run.info.run_id, root=root, parameters=parameters)
     try:
         params = [Param(name, str(value)) for name, value in flatten(parameters).items()]
@@ -177,20 +185,19 @@ def _write_reports(record: Record, root: Path, curve: bool) -> None:
         write_history(root / "reports" / "history" / f"{record.stage}.csv", record.history)
 
 
-def _tags(stage: str, root: Path) -> dict[str, str]:
-    tags = {
-        "timbrel.stage": stage,
-        "mlflow.source.name": f"timbrel.stages {stage}",
-        "mlflow.source.type": "LOCAL",
-    }
+def tags(root: Path) -> dict[str, str]:
+    """What a run says of the checkout at ``root``: git revision, whether the tree had changes, hash of ``dvc.lock``."""
+    found = {"mlflow.source.type": "LOCAL"}
     revision = _git(root, "rev-parse", "HEAD")
     if revision:
-        tags["mlflow.source.git.commit"] = revision
-        tags["timbrel.dirty"] = str(bool(_git(root, "status", "--porcelain", "--untracked-files=no"))).lower()
+        found["mlflow.source.git.commit"] = revision
+        found["timbrel.dirty"] = str(
+            bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+        ).lower()
     lock = root / "dvc.lock"
     if lock.exists():
-        tags["timbrel.dvc_lock"] = sha256_of(lock)
-    return tags
+        found["timbrel.dvc_lock"] = sha256_of(lock)
+    return found
 
 
 def _git(root: Path, *arguments: str) -> str:
