@@ -6,7 +6,7 @@ VENV := $(or $(TIMBREL_VENV),.venv)
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: help setup-serve setup serve test unit lint format repro smoke mlflow lock readme clean
+.PHONY: help setup-serve setup serve test unit lint format repro smoke studies mlflow lock readme clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -41,6 +41,9 @@ repro: setup ## rebuild what params.yaml or the code changed
 
 smoke: setup ## the whole pipeline in miniature, in a temporary clone
 	@$(BIN)/python -m pytest tests/integration/test_pipeline.py $(PYTEST_ARGS)
+
+studies: setup ## the paper's studies on data/ (STUDY=ablations for one): reports/studies
+	@$(BIN)/python -m timbrel.studies $(or $(STUDY),all) $(STUDY_ARGS)
 
 mlflow: setup ## look at the training runs on 127.0.0.1:5000 (PORT=… for another)
 	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --workers 1 --host 127.0.0.1 --port $(or $(PORT),5000) \

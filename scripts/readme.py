@@ -3,6 +3,7 @@
 A part stands between ``<!-- NAME -->`` and ``<!-- end NAME -->``:
     stages   what each stage of dvc.yaml makes, and how long it took (reports/stages/*.json)
     commands what `make help` says
+    pgesam   the main figures of reports/pgesam.json, as in the bundle's model card
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import sys
 from pathlib import Path
 
 import yaml
+
+from timbrel.library.model_card import figures_table, further_figures
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,6 +41,13 @@ def commands() -> str:
     return f"```\n{said.stdout.rstrip()}\n```"
 
 
+def pgesam() -> str:
+    """The figures of the map and the generator."""
+    path = ROOT / "reports" / "pgesam.json"
+    report = json.loads(path.read_text()) if path.exists() else {}
+    return f"{figures_table(report)}\n\n{further_figures(report)}"
+
+
 def duration(seconds: float) -> str:
     """`41 s`, `6 min 10 s`."""
     minutes, rest = divmod(round(seconds), 60)
@@ -46,7 +56,7 @@ def duration(seconds: float) -> str:
 
 def filled(text: str) -> str:
     """The README with every generated part made anew."""
-    for name, make in {"stages": stages, "commands": commands}.items():
+    for name, make in {"stages": stages, "commands": commands, "pgesam": pgesam}.items():
         part = f"<!-- {name} -->\n{make()}\n<!-- end {name} -->"
         text = re.sub(
             rf"<!-- {name} -->.*?<!-- end {name} -->", lambda _, part=part: part, text, flags=re.DOTALL

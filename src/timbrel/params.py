@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from timbrel.errors import ConfigurationError
+from timbrel.notes.families import FAMILIES
 
 Midi = Annotated[int, Field(ge=0, le=127)]
 Velocity = Annotated[int, Field(ge=1, le=127)]
@@ -43,8 +44,11 @@ class Notes(Section):
     pitch_low: Midi
     pitch_high: Midi
     velocity: Velocity
+    velocity_notes: Annotated[int, Field(ge=0)]
+    velocities: tuple[Velocity, Velocity]
     nsynth: str | None
-    nsynth_instruments_per_family: Positive
+    instruments_per_family: Positive | None
+    heldout_families: tuple[str, ...]
     validation_share: Share
     test_share: Share
     pitched_share: Share
@@ -117,6 +121,7 @@ class Vae(Section):
     hidden: Annotated[tuple[Positive, ...], Field(min_length=4, max_length=4)]
     head_width: Positive
     dropout: Share
+    map_dimensions: Annotated[int, Field(ge=2, le=4)]
     steps: Positive
     batch_instruments: Annotated[int, Field(ge=2)]
     batch_pitches: Annotated[int, Field(ge=2, le=25)]
@@ -131,7 +136,8 @@ class Vae(Section):
     instrument_exponent: Amount
     sample_scale: Amount
     input_noise: Amount
-    time_mask: Share
+    mixed_share: Share
+    decoded_notes: Positive
     evaluate_every: Positive
 
 
@@ -167,6 +173,19 @@ class Library(Section):
     preview_pitch: Midi
 
 
+class PgesamEvaluation(Section):
+    """How much is measured of pGESAM's two networks."""
+
+    train_instruments: Positive
+    sampled_notes: Positive
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    family_neighbours: Positive
+    walks: Positive
+    walk_steps: Annotated[int, Field(ge=2)]
+    walk_seconds: Annotated[float, Field(ge=0.1, le=4)]
+    random_notes: Positive
+
+
 class Evaluation(Section):
     """What is measured on the finished bundle."""
 
@@ -190,6 +209,7 @@ class Params(Section):
     encoder: Encoder
     vae: Vae
     generator: Generator
+    pgesam_evaluation: PgesamEvaluation
     library: Library
     evaluation: Evaluation
 
@@ -211,6 +231,12 @@ RULES: tuple[Rule, ...] = (
         ("notes.soundfonts", "notes.general_midi", "notes.fm_instruments", "notes.nsynth"),
         lambda fonts, midi, fm, nsynth: bool(fonts or midi or fm or nsynth),
         "no source of notes: name a soundfont or an NSynth folder, or set general_midi or fm_instruments",
+    ),
+    (("notes.velocities",), lambda pair: pair[0] <= pair[1], "must be [lowest, highest]"),
+    (
+        ("notes.heldout_families",),
+        lambda names: set(names) < set(FAMILIES),
+        f"must be some, not all, of {', '.join(FAMILIES)}",
     ),
     (("patches.training_pitches",), lambda pair: pair[0] <= pair[1], "must be [lowest, highest]"),
     (("patches.training_velocities",), lambda pair: pair[0] <= pair[1], "must be [lowest, highest]"),

@@ -92,6 +92,7 @@ def bundle_parts(parts: Path) -> dict[str, Any]:
         "library": parts / "library",
         "index": parts / "index",
         "pitches": range(48, 73),
+        "velocities": range(40, 128),
         "search": SearchEntry(candidates=100, window_semitones=1),
         "data": [DataSource(name="tones", source="additive synthesis", licence="CC0-1.0")],
         "provenance": Provenance(git_revision="0" * 40, params_sha256="0" * 64),

@@ -201,7 +201,10 @@ def _map_encoder() -> onnx.GraphProto:
 
 
 def _generator() -> onnx.GraphProto:
-    """Per pitch, the embedding as a linear function of (1, x, y); the same frame throughout."""
+    """Per pitch, the embedding as a linear function of (1, x, y), a harder note being brighter: x + velocity - 100/127.
+
+    The same frame throughout.
+    """
     _, embeddings, labels = _code()
     places = len(labels) // 25
     design = np.concatenate([np.ones((places, 1)), labels[:places, 1:]], axis=1)
@@ -215,13 +218,19 @@ def _generator() -> onnx.GraphProto:
         "sum_axis": np.array([1], np.int64),
         "unit": np.ones((1, 1), np.float32),
         "width": np.array([128], np.int64),
+        "usual_velocity": _scalar(100 / 127),
+        "along_x": np.array([[1, 0]], np.float32),
     }
     node = helper.make_node
     nodes = [
         node("Shape", ["pitch"], ["batch"]),
         node("Concat", ["batch", "one"], ["ones_shape"], axis=0),
         node("Expand", ["unit", "ones_shape"], ["ones"]),
-        node("Concat", ["ones", "position"], ["weights"], axis=1),
+        node("Unsqueeze", ["velocity", "sum_axis"], ["velocity_column"]),
+        node("Sub", ["velocity_column", "usual_velocity"], ["harder"]),
+        node("Mul", ["harder", "along_x"], ["shift"]),
+        node("Add", ["position", "shift"], ["place"]),
+        node("Concat", ["ones", "place"], ["weights"], axis=1),
         node("Unsqueeze", ["weights", "weights_axis"], ["weight_columns"]),
         node("Gather", ["planes", "pitch"], ["chosen"]),
         node("Mul", ["chosen", "weight_columns"], ["terms"]),
@@ -232,6 +241,7 @@ def _generator() -> onnx.GraphProto:
     inputs = [
         _value("position", FLOAT, ["batch", 2]),
         _value("pitch", TensorProto.INT64, ["batch"]),
+        _value("velocity", FLOAT, ["batch"]),
         _value("frames", TensorProto.INT64, [1]),
     ]
     outputs = [_value("embedding", FLOAT, ["batch", "frames_made", 128])]

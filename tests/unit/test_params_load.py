@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timbrel.errors import ConfigurationError
+from timbrel.notes.families import FAMILIES
 from timbrel.params import RULES, Params, load
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +85,17 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
             "notes",
             {"validation_share": 0.5, "test_share": 0.5},
             "notes.validation_share: leaves nothing to train on together with notes.test_share",
+        ),
+        ("notes", {"velocities": [90, 80]}, "notes.velocities: must be [lowest, highest]"),
+        (
+            "notes",
+            {"heldout_families": ["organ", "kazoo"]},
+            f"notes.heldout_families: must be some, not all, of {', '.join(FAMILIES)}",
+        ),
+        (
+            "notes",
+            {"heldout_families": list(FAMILIES)},
+            f"notes.heldout_families: must be some, not all, of {', '.join(FAMILIES)}",
         ),
         ("library", {"preview_pitch": 61}, "library.preview_pitch: must be one of patches.library_pitches"),
         ("generator", {"frames": 301}, "generator.frames: a note has 300 frames"),

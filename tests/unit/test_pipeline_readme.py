@@ -25,7 +25,7 @@ def generator() -> ModuleType:
 
 def test_generated_parts_are_up_to_date(generator: ModuleType) -> None:
     assert generator.filled(TEXT) == TEXT, "run `make readme`"
-    for part in ("stages", "commands"):
+    for part in ("stages", "commands", "pgesam"):
         assert f"<!-- {part} -->" in TEXT
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from timbrel.codec import export as codec_export
 from timbrel.encoders import export as encoder_export
@@ -38,10 +39,11 @@ def run(params: Params, root: Path, record: Record) -> None:
     difference = encoder_export.export(storage.load(data / "encoder"), built / "timbre_encoder.onnx")
     vae, _ = load_vae(data / "vae")
     pgesam_export.export_map_encoder(vae, built / "map_encoder.onnx")
-    generator, _ = load_generator(data / "generator")
+    generator, facts = load_generator(data / "generator")
     pgesam_export.export_generator(generator, built / "generator.onnx")
 
-    description = {}
+    # Lowest and highest velocity that the generator has learnt.
+    description: dict[str, Any] = {"velocities": facts["velocities"]}
     for name in MODELS:
         folder, what = SOURCES[name]
         digest = sha256_of(data / folder / f"{folder}.safetensors")
