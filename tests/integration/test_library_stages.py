@@ -80,6 +80,8 @@ def root(tmp_path_factory: pytest.TempPathFactory, networks: Networks) -> Path:
     data = root / "data"
     write_tiny_patches(data / "patches")
     (data / "patches" / "report.json").write_text(json.dumps({"tried": {"user": 1}}))
+    (data / "notes").mkdir()
+    (data / "notes" / "report.json").write_text(json.dumps({"soundfonts": ["TimGM6mb.sf2"]}))
     save_codec(networks.codec, data / "codec", {})
     storage.save(networks.encoder, data / "encoder", {})
     weights.save(networks.vae, data / "vae", "vae", {})

@@ -113,7 +113,7 @@ def test_a_form_with_a_recording(upload_folder: Path) -> None:
         "gate": "auto",
         "pitch": 60.0,
     }
-    assert _parsed(LocateInput, files={"audio": _file()}) == {"audio": "sound"}
+    assert _parsed(LocateInput, files={"audio": _file()}) == {"audio": "sound", "refine": True}
 
 
 def test_options_in_the_query_string_yield_to_the_form(upload_folder: Path) -> None:
@@ -130,7 +130,7 @@ def test_the_name_of_the_upload_is_not_used(upload_folder: Path, name: str) -> N
     parsed = _parsed(
         LocateInput, content=body.encode(), headers={"content-type": "multipart/form-data; boundary=b"}
     )
-    assert parsed == {"audio": "sound"}
+    assert parsed == {"audio": "sound", "refine": True}
     assert [path.name for path in upload_folder.iterdir()] == ["recording"]
 
 

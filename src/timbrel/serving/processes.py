@@ -30,6 +30,12 @@ def end_with_parent() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
+def _before_exec() -> None:
+    end_with_parent()
+    # A script that starts us with "&" has us ignore SIGINT, and children inherit that: they could not be stopped.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True, slots=True)
 class Child:
     """A process in a session of its own, so that the terminal's Ctrl-C reaches only its parent."""
@@ -53,7 +59,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=end_with_parent,
+                preexec_fn=_before_exec,
             )
         return cls(name, process, log)
 
