@@ -72,8 +72,14 @@ class Patches(Section):
 
 
 class Codec(Section):
-    """Training of the magnitude codec."""
+    """The codec. ``magnitude``: ``weights`` is a folder that holds a trained one; without, it is trained here.
 
+    ``encodec``: published weights that the user supplies; ``weights`` is where they lie; without, they are looked for
+    in the folder that TIMBREL_WEIGHTS names.
+    """
+
+    kind: Literal["magnitude", "encodec"]
+    weights: str | None
     steps: Positive
     batch_frames: Positive
     hidden: Positive
@@ -142,7 +148,7 @@ class Vae(Section):
 
 
 class Generator(Section):
-    """pGESAM, second stage: the Transformer that speaks codec frames."""
+    """pGESAM, second stage: the Transformer that speaks codec frames; ``input_noise`` is relative to their spread."""
 
     width: Positive
     heads: Positive
@@ -157,7 +163,7 @@ class Generator(Section):
     learning_rate: Rate
     weight_decay: Amount
     warmup_steps: Annotated[int, Field(ge=0)]
-    l1_weight: Amount
+    frame_weight: Share
     condition_noise: Amount
     input_noise: Amount
     input_dropout: Share

@@ -53,7 +53,7 @@ class Checkout:
 
     def stale(self) -> set[str]:
         """The stages that `dvc repro` would run."""
-        status = json.loads(self.run("dvc", "status", "--json").stdout)
+        status = json.loads(self.run("dvc", "status", "--json", "dvc.yaml").stdout)
         return set(status)
 
 

@@ -86,10 +86,17 @@ def tiny_weights(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def write_tiny_folder(folder: Path, *, old_names: bool = False) -> None:
-    """A Hugging Face folder as `transformers` writes it, or with the names of weights from older releases of torch."""
+def write_tiny_folder(folder: Path, *, old_names: bool = False, codebooks: int = 4) -> None:
+    """A Hugging Face folder as `transformers` writes it, or with the names of weights from older releases of torch.
+
+    Of another number of ``codebooks`` its weights are not those behind the golden file.
+    """
     golden = np.load(GOLDEN)
-    tensors = tiny_weights(json.loads(str(golden["shapes"])))
+    shapes: dict[str, list[int]] = json.loads(str(golden["shapes"]))
+    first = "quantizer.layers.0."
+    for name in [name for name in shapes if name.startswith(first)]:
+        shapes |= {name.replace(".0.", f".{book}.", 1): shapes[name] for book in range(codebooks)}
+    tensors = tiny_weights(shapes)
     if old_names:
         new, old = (
             ("parametrizations.weight.original0", "weight_g"),
@@ -98,7 +105,9 @@ def write_tiny_folder(folder: Path, *, old_names: bool = False) -> None:
         tensors = {name.replace(*new).replace(*old): tensor for name, tensor in tensors.items()}
     folder.mkdir(parents=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(str(golden["config"]))
+    config = json.loads(str(golden["config"]))
+    config["target_bandwidths"][-1] = 0.3 * codebooks
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 @torch.inference_mode()

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from support.tiny_models import tone, write_tiny_models
+from timbrel.codec.runtime import MagnitudeCodecRuntime
 from timbrel.engine.onnx_models import OnnxModels
 from timbrel.files import sha256_of
 from timbrel.library.build import build_index, build_library
@@ -70,6 +71,7 @@ def build_tiny_bundle(folder: Path) -> Bundle:
         parts / "patches",
         parts / "library",
         models.run,
+        MagnitudeCodecRuntime(models),
         encoder=sha256_of(paths["timbre_encoder"]),
         preview_seconds=0.5,
         preview_pitch=60,

@@ -128,6 +128,17 @@ def test_losses_by_hand() -> None:
     assert terms["lsd"].item() == pytest.approx(np.sqrt((1.0 + 9.0) / 2), abs=1e-3)
     assert terms["partials"].item() == pytest.approx((1.0 * 10 + 3.0 * 1) / 11, abs=1e-4)
     assert terms["slopes"].item() == pytest.approx(2.0 * 1 / 11, abs=1e-4)
+    assert terms["peaks"].item() == pytest.approx((1.0 * 1 + 3.0 * 0.1) / 1.1, abs=1e-4)
+
+
+def test_a_weak_partial_counts_as_much_as_a_loud_one_far_from_it() -> None:
+    target = torch.full((1, 60), -90.0)
+    target[0, 5], target[0, 55] = 0.0, -60.0
+    decoded = target.clone()
+    decoded[0, 5] += 1.0
+    decoded[0, 55] += 3.0
+    decoded[0, 30] += 50.0  # below the sounding level: for the other terms to judge
+    assert losses(target, decoded)["peaks"].item() == pytest.approx(2.0, abs=1e-4)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

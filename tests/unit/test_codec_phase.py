@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from timbrel.codec import phase
-from timbrel.codec.spectrum import BINS, FLOOR_DB, log_magnitude, log_spectral_distance, to_magnitude
+from timbrel.codec.spectrum import BINS, FLOOR_DB, log_magnitude, log_spectral_distance, stft, to_magnitude
 
 
 def tone(hz: float, *, partials: int = 12, seconds: float = 0.8) -> np.ndarray:
@@ -66,6 +66,24 @@ def test_silence_stays_silent() -> None:
     assert phase.reconstruct(np.zeros((0, BINS))).shape == (0,)
 
 
+def test_a_sound_comes_back_from_its_spectra_and_phases() -> None:
+    sound = tone(196.0)
+    rebuilt = phase.reconstruct(log_magnitude(sound), known=np.angle(stft(sound)))
+    inside = slice(phase.FADE_IN, -phase.FADE_OUT)
+    np.testing.assert_allclose(rebuilt[inside], sound[inside], rtol=0, atol=1e-4)
+
+
+def test_known_phases_are_carried_on() -> None:
+    """Half of the phases known: the first half is the sound itself, and no partial restarts at the join."""
+    sound = tone(207.3, seconds=1.2)
+    rebuilt = phase.reconstruct(log_magnitude(sound), known=np.angle(stft(sound))[:45])
+    known, join = slice(phase.FADE_IN, 40 * 320), slice(44 * 320, 52 * 320)
+    assert np.corrcoef(rebuilt[known], sound[known])[0, 1] > 0.9999
+    assert np.corrcoef(rebuilt[join], sound[join])[0, 1] > 0.98
+    guessed = phase.reconstruct(log_magnitude(sound))
+    assert abs(np.corrcoef(guessed[join], sound[join])[0, 1]) < 0.9
+
+
 def test_one_steady_partial_advances_by_its_frequency() -> None:
     """A peak between bins 50 and 51 turns by 2 pi * 50.3 * 320 / 2048 from frame to frame."""
     time = np.arange(24_000) / 24_000
@@ -75,3 +93,20 @@ def test_one_steady_partial_advances_by_its_frequency() -> None:
     guess = phase.initial_phase(magnitude)
     step = np.angle(np.exp(1j * (guess[31, 50] - guess[30, 50])))
     assert step == pytest.approx(np.angle(np.exp(2j * np.pi * 50.3 * 320 / 2048)), abs=0.05)
+
+
+def test_a_peak_over_full_scale_turns_down_its_neighbourhood_only() -> None:
+    audio = 0.5 * np.ones(4_800, dtype=np.float32)
+    audio[1_000] = 4.0
+    limited = phase.limit(audio)
+    assert np.abs(limited).max() <= 1.0
+    assert limited[1_000] == pytest.approx(1.0, abs=1e-6)
+    assert limited[999] == pytest.approx(0.5 / 4.0, abs=0.002)
+    np.testing.assert_array_equal(limited[1_241:], audio[1_241:])
+    np.testing.assert_array_equal(limited[:760], audio[:760])
+
+
+def test_what_is_within_full_scale_is_not_touched() -> None:
+    audio = tone(220.0)
+    assert phase.limit(audio) is audio
+    assert len(phase.limit(np.zeros(0, dtype=np.float32))) == 0

@@ -29,8 +29,10 @@ def cents_off(log_magnitude: np.ndarray, key: float) -> float:
 
 def test_a_note_as_trained_on_is_taken_as_it_is() -> None:
     note = tone(60, 0.2, 0.3)
-    log_magnitude, transposed = heard(note)
+    (log_magnitude, phase), transposed = heard(note)
     assert transposed == 0.0
+    assert phase is not None
+    assert len(phase) == 150
     assert log_magnitude.shape == (150, 1025)
     assert log_magnitude.dtype == np.float32
     as_trained = spectrum.log_magnitude(note * (10 ** (-1 / 20) / 0.89))[:150]
@@ -41,14 +43,14 @@ def test_a_note_as_trained_on_is_taken_as_it_is() -> None:
 
 @pytest.mark.parametrize(("midi", "key"), [(60.3, 60), (59.55, 60), (48.0 - 0.4, 48), (72.45, 72)])
 def test_a_pitch_between_keys_is_tuned_to_the_nearest(midi: float, key: int) -> None:
-    log_magnitude, transposed = heard(tone(midi, -0.5, 0.0), midi)
+    (log_magnitude, _), transposed = heard(tone(midi, -0.5, 0.0), midi)
     assert transposed == pytest.approx(key - midi)
     assert cents_off(log_magnitude, key) < 10
 
 
 @pytest.mark.parametrize(("midi", "key"), [(36.0, 48), (43.2, 48), (79.0, 72), (90.4, 72)])
 def test_a_pitch_outside_the_map_is_brought_to_its_edge(midi: float, key: int) -> None:
-    log_magnitude, transposed = heard(tone(midi, -0.5, 0.0), midi)
+    (log_magnitude, _), transposed = heard(tone(midi, -0.5, 0.0), midi)
     assert transposed == pytest.approx(key - midi)
     assert cents_off(log_magnitude, key) < 30
     assert cents_off(spectrum.log_magnitude(tone(midi, -0.5, 0.0)), midi) < 10
@@ -82,12 +84,12 @@ def test_without_a_pitch_nothing_is_transposed() -> None:
 def test_noise_before_or_after_the_note_is_taken_away() -> None:
     rng = np.random.default_rng(1)
     note = tone(60, -0.5, 0.0, seconds=4.0, held=2.5)
-    clean = heard(note).log_magnitude
+    clean = heard(note).spectra.log_magnitude
     for lead in (0, RATE // 2):
         recording = np.concatenate([np.zeros(lead), note])
         noisy = recording + rng.normal(0.0, 1e-3, len(recording))
-        left = heard(noisy).log_magnitude
-        untreated = heard(noisy[lead : lead + 2 * RATE]).log_magnitude
+        left = heard(noisy).spectra.log_magnitude
+        untreated = heard(noisy[lead : lead + 2 * RATE]).spectra.log_magnitude
         assert np.abs(left - clean).mean() < 0.6 * np.abs(untreated - clean).mean()
         # What is loud stays: the partials of the note.
         loud = clean > -50
@@ -104,12 +106,24 @@ def test_noise_is_subtracted_as_power() -> None:
 @pytest.mark.parametrize("seconds", [0.4, 0.8, 1.5])
 def test_a_short_note_is_held_on(seconds: float) -> None:
     """Cut off, or let go: either way it sounds on as if the key were still down."""
-    whole = heard(tone(60, -0.3, 0.2)).log_magnitude
-    cut = heard(tone(60, -0.3, 0.2)[: round(seconds * RATE)]).log_magnitude
-    released = heard(tone(60, -0.3, 0.2, seconds=3.0, held=seconds)).log_magnitude
+    whole = heard(tone(60, -0.3, 0.2)).spectra.log_magnitude
+    cut = heard(tone(60, -0.3, 0.2)[: round(seconds * RATE)]).spectra.log_magnitude
+    released = heard(tone(60, -0.3, 0.2, seconds=3.0, held=seconds)).spectra.log_magnitude
     loud = whole > -50
     for short in (cut, released):
         assert np.abs(short - whole)[loud].mean() < 1.0
+
+
+def test_phases_are_known_as_far_as_the_recording_goes() -> None:
+    note = tone(60, -0.3, 0.2)
+    own = np.angle(spectrum.stft(note[: 154 * spectrum.HOP]))
+    spectra = heard(note[: round(0.8 * RATE)]).spectra
+    assert spectra.phase is not None
+    assert 50 <= len(spectra.phase) < 60  # of 60 frames, the last look beyond the end
+    loud = spectra.log_magnitude[5:50] > -40
+    turned = np.angle(np.exp(1j * (spectra.phase[5:50] - own[5:50])))
+    assert np.abs(turned[loud]).max() < 0.1
+    assert heard(tone(79.0, -0.5, 0.0), 79.0).spectra.phase is None  # its partials were moved
 
 
 def test_a_falling_note_falls_on_at_its_rate() -> None:

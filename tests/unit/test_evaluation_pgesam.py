@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from timbrel.codec.runtime import MagnitudeCodecRuntime
 from timbrel.codec.storage import save_codec
 from timbrel.evaluation.listening import Listener, NoteJob, WalkJob
 from timbrel.evaluation.pgesam import Measured, Settings, measure
+from timbrel.evaluation.velocity import struck
 from timbrel.evaluation.written import Trained, sample
 from timbrel.notes.families import FAMILIES
 from timbrel.pgesam.comparison import nn_map
@@ -47,7 +49,14 @@ class Echo:
         self.shape = SimpleNamespace(frames=FRAMES)
         self._world = trained
 
-    def generate(self, position: torch.Tensor, pitch: torch.Tensor, *, frames: int) -> torch.Tensor:
+    def generate(
+        self,
+        position: torch.Tensor,
+        pitch: torch.Tensor,
+        velocity: torch.Tensor | None = None,
+        *,
+        frames: int,
+    ) -> torch.Tensor:
         world = self._world
         answers = []
         for point, asked in zip(position.numpy(), pitch.numpy(), strict=True):
@@ -98,11 +107,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def measured(world: SimpleNamespace) -> Measured:
+    # The same notes as if they had been struck harder: the echo takes no notice.
+    harder = replace(world.notes, velocity=np.full(len(world.notes), 127))
     return measure(
         world.trained,
         world.audio,
         world.codec,
         SETTINGS,
+        struck=struck(world.trained, harder, np.full(len(harder), "dx7")),
         say=lambda text: None,
         progress=lambda done, total: None,
     )
@@ -172,6 +184,14 @@ def test_walks_and_random_notes_are_listened_to(measured: Measured) -> None:
     assert {name: measured.report["random_notes"][name] for name in ("clipped", "silent", "clicking")} == {
         "clipped": 0, "silent": 0, "clicking": 0,
     }  # fmt: skip
+
+
+def test_notes_of_other_velocities_are_judged(measured: Measured) -> None:
+    velocity = measured.report["velocity"]
+    assert velocity["notes"] == 50
+    assert velocity["embedding_mse"] == {"own": 0.0, "main": 0.0}
+    assert velocity["real_change_mse"] == 0.0
+    assert velocity["lsd_db"]["own"] == pytest.approx(velocity["lsd_db"]["main"])
 
 
 def test_every_definition_is_of_a_figure_in_the_report(measured: Measured) -> None:

@@ -13,6 +13,7 @@ import pytest
 from support.tiny_bundle import bundle_parts
 from support.tiny_models import write_tiny_models
 
+from timbrel.codec.runtime import MagnitudeCodecRuntime
 from timbrel.engine.engine import Engine
 from timbrel.engine.onnx_models import OnnxModels
 from timbrel.errors import DataError
@@ -71,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths = write_tiny_models(parts / "models")
     models = OnnxModels(paths)
     build_library(
-        parts / "patches", parts / "library", models.run,
+        parts / "patches", parts / "library", models.run, MagnitudeCodecRuntime(models),
         encoder=sha256_of(paths["timbre_encoder"]), preview_seconds=0.5, preview_pitch=60,
     )  # fmt: skip
     build_index(parts / "library").save(parts / "index")

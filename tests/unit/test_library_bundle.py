@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from support.tiny_bundle import KEYS, bundle_parts, tiny_bundle_folder
 
+from timbrel.codec.runtime import MagnitudeCodecRuntime
+from timbrel.engine.onnx_models import OnnxModels
 from timbrel.errors import BundleError, DataError, NotFound
 from timbrel.files import sha256_of
 from timbrel.library import manifest as manifests
@@ -164,15 +166,15 @@ def test_equal_parts_give_equal_bundles_whatever_made_them(tmp_path: Path) -> No
 
 
 def test_the_library_is_built_alike_twice(tmp_path: Path) -> None:
-    from timbrel.engine.onnx_models import OnnxModels
-
     source = tiny_bundle_folder().with_name("bundle.parts")
     paths = {path.stem: path for path in (source / "models").glob("*.onnx")}
+    models = OnnxModels(paths)
     steps: list[tuple[int, int]] = []
     figures = build_library(
         source / "patches",
         tmp_path / "library",
-        OnnxModels(paths).run,
+        models.run,
+        MagnitudeCodecRuntime(models),
         encoder=sha256_of(paths["timbre_encoder"]),
         preview_seconds=0.5,
         preview_pitch=60,
@@ -191,11 +193,13 @@ def test_a_folder_that_is_no_library_is_refused(tmp_path: Path) -> None:
     lines = table.read_text().splitlines(keepends=True)
     table.write_text("".join(lines[:-1]))
     arguments: dict[str, Any] = {"encoder": "e", "preview_seconds": 1.0, "preview_pitch": 60}
+    models = OnnxModels({})
+    codec = MagnitudeCodecRuntime(models)
     with pytest.raises(DataError, match="lacks 1 patches, sf2-"):
-        build_library(tmp_path / "patches", tmp_path / "out", lambda model, inputs: {}, **arguments)
+        build_library(tmp_path / "patches", tmp_path / "out", models.run, codec, **arguments)
     table.unlink()
     with pytest.raises(DataError, match=r"patches\.csv cannot be read"):
-        build_library(tmp_path / "patches", tmp_path / "out", lambda model, inputs: {}, **arguments)
+        build_library(tmp_path / "patches", tmp_path / "out", models.run, codec, **arguments)
 
 
 def test_a_map_that_is_not_flat_is_refused(tmp_path: Path) -> None:

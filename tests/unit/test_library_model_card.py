@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from support.tiny_bundle import bundle_parts, tiny_bundle_folder
@@ -70,6 +71,20 @@ def test_a_bundle_carries_its_card_under_a_hash() -> None:
     assert row(card, "vae") == ["401", "cpu"]
     assert "learned from 5,950 notes of 238 instruments; 1,480 notes of 60 were held out, whole" in card
     assert "MIDI 48-72" in card
+
+
+def test_weights_that_others_made_keep_their_licence_on_the_card() -> None:
+    parts = bundle_parts(tiny_bundle_folder().with_name("bundle.parts"))
+    models = dict(parts["models"])
+    ours = model_card(models=models, data=parts["data"], pitches=range(48, 73), reports={})
+    assert "Models: CC0-1.0. Data" in ours
+    decoder = models["codec_decoder"]
+    models["codec_decoder"] = replace(decoder, entry=replace(decoder.entry, licence="CC-BY-NC-4.0"))
+    card = model_card(models=models, data=parts["data"], pitches=range(48, 73), reports={})
+    assert (
+        "Models: CC-BY-NC-4.0 (codec_decoder): not for commercial use, "
+        "CC0-1.0 (codec_encoder, generator, map_encoder, timbre_encoder). Data"
+    ) in card
 
 
 def test_without_reports_nothing_is_claimed() -> None:

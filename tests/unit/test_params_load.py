@@ -114,6 +114,23 @@ def test_rules_between_settings(tmp_path: Path, section: str, changes: dict[str,
     assert expected in problems(write(tmp_path, values))
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("kind", "mp3", "codec.kind: must be 'magnitude' or 'encodec', not \"mp3\""),
+        ("kind", None, "codec.kind: must be 'magnitude' or 'encodec', not null"),
+        ("weights", 3, "codec.weights: must be string, not 3"),
+    ],
+)
+def test_the_codec_is_one_of_two(tmp_path: Path, setting: str, value: object, expected: str) -> None:
+    values = default()
+    values["codec"][setting] = value
+    assert problems(write(tmp_path, values)) == [expected]
+    values["codec"] |= {"kind": "encodec", "weights": "weights/encodec_24khz"}
+    codec = load(write(tmp_path, values)).codec
+    assert (codec.kind, codec.weights) == ("encodec", "weights/encodec_24khz")
+
+
 def test_a_rule_is_silent_about_settings_that_are_wrong_by_themselves(tmp_path: Path) -> None:
     values = default()
     values["generator"]["heads"] = 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from timbrel.errors import InputError
-from timbrel.pgesam.duration import END_DB, HELD_FRAMES, with_duration
+from timbrel.pgesam.duration import END_DB, HELD_FRAMES, frames_kept, with_duration
 
 BINS = 6
 FLOOR = -80.0
@@ -29,6 +29,14 @@ def note(decay=0.0, release=4.0, vibrato=2.0):
 
 def test_the_full_length_is_the_note_itself():
     np.testing.assert_allclose(with_duration(note(), 300), note(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("frames", "kept"), [(8, 4), (38, 19), (150, 75), (299, 224), (300, 300), (301, 225), (750, 225)]
+)
+def test_frames_that_are_the_notes_own_are_counted(frames, kept):
+    assert frames_kept(300, frames) == kept
+    np.testing.assert_allclose(with_duration(note(), frames)[:kept], note()[:kept], atol=1e-4)
 
 
 @pytest.mark.parametrize("frames", LENGTHS)

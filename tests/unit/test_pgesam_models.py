@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from timbrel.errors import DataError
-from timbrel.pgesam import weights
+from timbrel.pgesam import generator_training, linear, weights
 from timbrel.pgesam.comparison import compare
 from timbrel.pgesam.curriculum import Curriculum
 from timbrel.pgesam.dataset import MapNotes
@@ -18,6 +18,7 @@ from timbrel.pgesam.generator import Generator, GeneratorShape, load_generator
 from timbrel.pgesam.generator_training import (
     GeneratorTraining,
     at_main_velocity,
+    frame_error,
     free_running,
     previous_tokens,
     train_generator,
@@ -88,7 +89,7 @@ CURRICULUM = Curriculum(
     }
 )
 GENERATOR_TRAINING = GeneratorTraining(
-    steps=300, batch=16, learning_rate=5e-3, weight_decay=0.01, warmup_steps=5, l1_weight=0.0, condition_noise=0.01,
+    steps=300, batch=16, learning_rate=5e-3, weight_decay=0.01, warmup_steps=5, frame_weight=0.5, condition_noise=0.01,
     input_noise=0.1, input_dropout=0.5, evaluate_every=150, seed=3,
 )  # fmt: skip
 
@@ -133,6 +134,22 @@ def test_vae_learns_pitch_and_keeps_instruments_together(world, trained):
     assert {f"validation.alarm.{sign}" for sign in ("collapsed", "stretched", "pitch_leaks")} <= set(
         reports[1][1]
     )
+
+
+def test_steps_through_onednn_are_those_of_torch(world, monkeypatch):
+    embeddings, notes = world
+    curves = []
+    for smallest in (1, 10**12):
+        monkeypatch.setattr(linear, "SMALLEST_PRODUCT", smallest)
+        losses = []
+        train_vae(
+            embeddings, notes.of("train"), shape=VaeShape(instruments=10, **SMALL_VAE), curriculum=CURRICULUM,
+            training=replace(VAE_TRAINING, steps=5, evaluate_every=1),
+            report=lambda step, metrics, losses=losses: losses.append(metrics["loss"]), device=CPU,
+        )  # fmt: skip
+        curves.append(losses)
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+    assert curves[0][-1] < curves[0][0]
 
 
 def test_generator_runs_free_close_to_the_truth(world, trained, written):
@@ -247,7 +264,7 @@ def test_the_generator_learns_what_velocity_does(world, trained):
         encode(trained[0], both, np.arange(600), CPU),
     )
     generator = train_generator(
-        both, notes, encoded, shape=SMALL_GENERATOR, training=replace(GENERATOR_TRAINING, steps=150),
+        both, notes, encoded, shape=SMALL_GENERATOR, training=replace(GENERATOR_TRAINING, steps=200),
         report=lambda *_: None, device=CPU,
     )  # fmt: skip
     place, pitch = encoded.mu[:25], notes.pitch[:25]
@@ -457,3 +474,11 @@ def test_a_resumed_training_ends_like_an_unbroken_one(tmp_path, world):
     assert not checkpoint.exists()
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_the_error_of_frames_is_the_mean_of_their_root_mean_squares() -> None:
+    target = torch.zeros(1, 1, 4)
+    predicted = torch.tensor([[[3.0, 4.0, 0.0, 0.0]]])  # two frames of two numbers: √12.5 and 0
+    smallest = generator_training.SMALLEST_SQUARE
+    wanted = ((12.5 + smallest) ** 0.5 + smallest**0.5) / 2
+    assert float(frame_error(predicted, target, 2)) == pytest.approx(wanted, rel=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from timbrel import settings
 from timbrel.errors import BundleError, ConfigurationError
-from timbrel.library.manifest import MODELS, read_manifest
+from timbrel.library.manifest import MODELS, Tensor, read_manifest
 from timbrel.serving.triton_files import find_wheel, lay_out_backends, lay_out_models
 
 CONFIGURATIONS = settings.ROOT / "model_repository"
@@ -88,6 +89,35 @@ def test_a_configuration_of_another_model_is_refused(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ConfigurationError, match="TIMBREL_MODEL_REPOSITORY"):
         lay_out_models(tiny_bundle_folder(), tmp_path / "configurations", tmp_path / "d")
+
+
+def test_a_bundle_with_encodec_gets_encodecs_configurations(tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(tiny_bundle_folder(), tmp_path / "bundle"))
+    manifest = read_manifest(bundle / "manifest.json")
+    audio = Tensor(dtype="float32", shape=("batch", "samples"))
+    encoder, decoder = (manifest.models[f"codec_{half}"] for half in ("encoder", "decoder"))
+    codec = {
+        "codec_encoder": replace(encoder, inputs={"audio": audio}),
+        "codec_decoder": replace(decoder, outputs={"audio": audio}),
+    }
+    other = replace(manifest, models={**manifest.models, **codec})
+    (bundle / "manifest.json").write_bytes(replace(other, id=other.content_id()).to_json())
+    lay_out_models(bundle, CONFIGURATIONS, tmp_path / "models")
+    for half, given, wanted in (("encoder", "audio", "embedding"), ("decoder", "embedding", "audio")):
+        configuration = _configuration(tmp_path / "models" / f"codec_{half}" / "config.pbtxt")
+        usual = _configuration(CONFIGURATIONS / f"codec_{half}" / "config.pbtxt")
+        dims = {"audio": [-1], "embedding": [-1, 128]}
+        assert [(each.name, list(each.dims)) for each in configuration.input] == [(given, dims[given])]
+        assert [(each.name, list(each.dims)) for each in configuration.output] == [(wanted, dims[wanted])]
+        # Nothing else differs between the two codecs.
+        for side in ("input", "output"):
+            configuration.ClearField(side)
+            usual.ClearField(side)
+        assert configuration == usual
+    shutil.rmtree(tmp_path / "models")
+    lay_out_models(tiny_bundle_folder(), CONFIGURATIONS, tmp_path / "models")
+    magnitude = _configuration(tmp_path / "models" / "codec_encoder" / "config.pbtxt")
+    assert [each.name for each in magnitude.input] == ["log_magnitude"]
 
 
 def test_a_missing_bundle_is_named(tmp_path: Path) -> None:

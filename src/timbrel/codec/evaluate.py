@@ -6,13 +6,21 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from timbrel.codec.runtime import Codec
 from timbrel.codec.spectrum import log_magnitude, log_spectral_distance
 
 CENTS_KEPT = 50.0
+
+
+class TurnsBack(Protocol):
+    """What is judged: a codec or a yardstick."""
+
+    def encode(self, audio: np.ndarray) -> np.ndarray: ...
+
+    def decode(self, embedding: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +50,9 @@ class CodecQuality:
         }
 
 
-def evaluate(codec: Codec, notes: Iterable[np.ndarray], midi: Callable[[np.ndarray], float]) -> CodecQuality:
+def evaluate(
+    codec: TurnsBack, notes: Iterable[np.ndarray], midi: Callable[[np.ndarray], float]
+) -> CodecQuality:
     """Run every note (float32 [samples], 24 kHz) through ``codec``; ``midi(audio)`` measures F0, nan when unvoiced."""
     distances: list[float] = []
     sounding: list[float] = []

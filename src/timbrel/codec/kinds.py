@@ -78,7 +78,11 @@ def provenance(folder: Path) -> tuple[str, str]:
     description = describe(folder)
     if description["kind"] == "encodec":
         return description["source"], description["licence"]
-    return f"magnitude codec, trained by this pipeline; {WEIGHTS} sha256 {description['sha256']}", "CC0-1.0"
+    record = description["record"]
+    source = record.get("source", "trained by this pipeline")
+    return f"magnitude codec, {source}; {WEIGHTS} sha256 {description['sha256']}", record.get(
+        "licence", "CC0-1.0"
+    )
 
 
 class EncodecModels:

@@ -9,18 +9,22 @@ from that guess, mend attacks, noise and beats. The guess is what makes few iter
 from __future__ import annotations
 
 import numpy as np
-from scipy import fft
+from scipy import fft, ndimage
 
 from timbrel.codec.spectrum import FFT_SIZE, FULL_SCALE, HOP, WINDOW, to_magnitude, window_energy
 
-ITERATIONS = 8
+ITERATIONS = 16
 MOMENTUM = 0.99
 FADE_IN = 48  # 2 ms: an attack survives it, a cut through a waveform does not click
 FADE_OUT = 120  # 5 ms
+LOOK_AHEAD = 120  # 5 ms, of the limiter
 
 
-def initial_phase(magnitude: np.ndarray) -> np.ndarray:
-    """Phase guess in radians for ``magnitude`` [frames, bins]: float32 [frames, bins]."""
+def initial_phase(magnitude: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+    """Phase guess in radians for ``magnitude`` [frames, bins]: float32 [frames, bins].
+
+    ``known`` [k <= frames, bins]: the phases of the first frames, where a sound has them; the guess carries them on.
+    """
     count, bins = magnitude.shape
     log = np.log(np.maximum(magnitude, np.float32(1e-6)))
     inner = log[:, 1:-1]
@@ -39,7 +43,12 @@ def initial_phase(magnitude: np.ndarray) -> np.ndarray:
     owner = _nearest_peak(is_peak, log)
     turns = np.empty(magnitude.shape, dtype=np.float32)
     carried = _spread_phase(bins)  # at each bin, relative to the window's centre
-    for t in range(count):
+    begin = 0 if known is None else len(known)
+    if known is not None and begin:
+        turns[:begin] = known / np.float32(2.0 * np.pi)
+        turns[:begin, 1::2] -= np.float32(0.5)
+        carried = turns[begin - 1]
+    for t in range(begin, count):
         carried = np.take(carried + advance[t], owner[t], out=turns[t], mode="clip")
         carried -= np.floor(carried)
     # A window centred on its frame turns each bin by half a turn against its neighbour.
@@ -132,20 +141,38 @@ class _Synthesis:
         return self._inside
 
 
-def reconstruct(log_magnitude: np.ndarray, *, iterations: int = ITERATIONS) -> np.ndarray:
+def reconstruct(
+    log_magnitude: np.ndarray, *, known: np.ndarray | None = None, iterations: int = ITERATIONS
+) -> np.ndarray:
     """Sound with this log magnitude: [frames, 1025] dB -> float32 [frames * 320] at 24 kHz.
 
-    The first 2 ms and the last 5 ms are faded, so that a note never starts or ends with a click; a sound whose
-    rebuilt phases add up to more than full scale is turned down as a whole.
+    ``known`` [k <= frames, 1025]: phases of the first frames. With all of them, of the spectra of a sound, it is that
+    sound.
+    The first 2 ms and the last 5 ms are faded, so that a note never starts or ends with a click; where rebuilt phases
+    add up to more than full scale, the sound is turned down (``limit``).
     """
     magnitude = to_magnitude(log_magnitude)
     if magnitude.shape[0] == 0:
         return np.zeros(0, dtype=np.float32)
-    audio = griffin_lim(magnitude, initial_phase(magnitude), iterations)
+    audio = griffin_lim(magnitude, initial_phase(magnitude, known), iterations)
     audio[:FADE_IN] *= _half_hann(FADE_IN)
     audio[-FADE_OUT:] *= _half_hann(FADE_OUT)[::-1]
-    peak = float(np.abs(audio).max())
-    return audio if peak <= 1.0 else audio / np.float32(peak)
+    return limit(audio)
+
+
+def limit(audio: np.ndarray) -> np.ndarray:
+    """``audio`` [samples] within full scale: turned down around each peak over it, and only there.
+
+    A gain that looks ahead: the smallest that any sample within 5 ms needs, smoothed over as long, so that it is at
+    most what each sample needs. Rebuilt phases tend to pile up in the first milliseconds of a note; turned down as a
+    whole, generated notes came out 4.6 dB too quiet in the mean.
+    """
+    if not len(audio) or np.abs(audio).max() <= 1.0:
+        return audio
+    needed = 1.0 / np.maximum(np.abs(audio.astype(np.float64)), 1.0)
+    smallest = ndimage.minimum_filter1d(needed, 2 * LOOK_AHEAD + 1, mode="nearest")
+    gain = ndimage.uniform_filter1d(smallest, 2 * LOOK_AHEAD + 1, mode="nearest")
+    return np.clip(audio * gain, -1.0, 1.0).astype(np.float32)
 
 
 def _half_hann(samples: int) -> np.ndarray:

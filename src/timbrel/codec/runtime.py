@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from timbrel.codec import phase, spectrum
+from timbrel.codec.spectrum import Spectra
 
 ENCODER = "codec_encoder"
 DECODER = "codec_decoder"
@@ -26,6 +27,15 @@ class Codec(Protocol):
 
     def encode_batch(self, audio: np.ndarray) -> np.ndarray:
         """As ``encode``, for notes of one length: [batch, samples] -> [batch, samples // 320, 128]."""
+        ...
+
+    def encode_spectra(self, note: Spectra) -> np.ndarray:
+        """As ``encode``, for one note of which the spectra are known, and the phases of its first frames or none:
+        -> [frames, 128]."""
+        ...
+
+    def decode_spectra(self, embedding: np.ndarray) -> Spectra:
+        """Embeddings [batch, frames, 128] -> the spectra of what is decoded, with phases where they are known."""
         ...
 
 
@@ -58,12 +68,17 @@ class MagnitudeCodecRuntime:
     def decode(self, embedding: np.ndarray) -> np.ndarray:
         if not len(embedding):
             return np.zeros(0, dtype=np.float32)
-        return phase.reconstruct(self.decode_log_magnitude(embedding), iterations=self._iterations)
+        return phase.reconstruct(
+            self.decode_spectra(embedding[None]).log_magnitude[0], iterations=self._iterations
+        )
 
-    def decode_log_magnitude(self, embedding: np.ndarray) -> np.ndarray:
-        """The spectrum that ``decode`` gives a phase to: [frames, 128] -> dB [frames, 1025]."""
-        batch = np.ascontiguousarray(embedding, dtype=np.float32)[None]
-        return self._models.run(DECODER, {"embedding": batch})["log_magnitude"][0]
+    def encode_spectra(self, note: Spectra) -> np.ndarray:
+        batch = np.ascontiguousarray(note.log_magnitude, dtype=np.float32)[None]
+        return self._models.run(ENCODER, {"log_magnitude": batch})["embedding"][0]
+
+    def decode_spectra(self, embedding: np.ndarray) -> Spectra:
+        batch = np.ascontiguousarray(embedding, dtype=np.float32)
+        return Spectra(self._models.run(DECODER, {"embedding": batch})["log_magnitude"], None)
 
 
 class EncodecRuntime:
@@ -86,8 +101,20 @@ class EncodecRuntime:
     def decode(self, embedding: np.ndarray) -> np.ndarray:
         if not len(embedding):
             return np.zeros(0, dtype=np.float32)
-        batch = np.ascontiguousarray(embedding, dtype=np.float32)[None]
-        return np.clip(self._models.run(DECODER, {"embedding": batch})["audio"][0], -1.0, 1.0)
+        return self._decoded(embedding[None])[0]
+
+    def encode_spectra(self, note: Spectra) -> np.ndarray:
+        magnitude = spectrum.to_magnitude(note.log_magnitude)
+        guess = phase.initial_phase(magnitude, note.phase)
+        return self.encode(phase.griffin_lim(magnitude, guess, phase.ITERATIONS))
+
+    def decode_spectra(self, embedding: np.ndarray) -> Spectra:
+        spectra = spectrum.stft(self._decoded(embedding))
+        return Spectra(spectrum.to_decibels(np.abs(spectra)), np.angle(spectra))
+
+    def _decoded(self, embedding: np.ndarray) -> np.ndarray:
+        batch = np.ascontiguousarray(embedding, dtype=np.float32)
+        return np.clip(self._models.run(DECODER, {"embedding": batch})["audio"], -1.0, 1.0)
 
 
 def codec_of(models: RunsModels, encoder_inputs: Collection[str]) -> Codec:

@@ -12,6 +12,8 @@ lies below -90 dB, nothing is lost above it, and silence decodes to exact silenc
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy import fft
 
@@ -34,6 +36,13 @@ def _hann() -> np.ndarray:
 WINDOW = _hann()
 # A sine of amplitude 1 that sits on a bin has |X| = sum(window) / 2.
 FULL_SCALE = np.float32(WINDOW.sum() / 2.0)
+
+
+class Spectra(NamedTuple):
+    """``log_magnitude`` in dB and ``phase`` in radians, float32 [..., frames, 1025]; no phase where none is known."""
+
+    log_magnitude: np.ndarray
+    phase: np.ndarray | None
 
 
 def stft(audio: np.ndarray) -> np.ndarray:

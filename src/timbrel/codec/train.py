@@ -16,26 +16,35 @@ import numpy as np
 import torch
 from scipy import fft
 from torch import Tensor
+from torch.nn import functional
 
 from timbrel.codec.network import CodecConfig, MagnitudeCodec
-from timbrel.codec.spectrum import FFT_SIZE, FULL_SCALE, HOP, WINDOW, to_decibels
+from timbrel.codec.spectrum import FFT_SIZE, FLOOR_DB, FULL_SCALE, HOP, WINDOW, to_decibels
 from timbrel.errors import DataError
 from timbrel.training import Report, pick_device, seed_everything, step_generator, train
 
-# Noise on the embedding in training, in standard deviations: what a generator predicts is never exact.
-LATENT_NOISE = 0.05
+# A partial is loud or soft against its neighbours within this many bins (190 Hz) on either side.
+NEIGHBOUR_BINS = 16
+# So far above the floor a bin counts as sounding.
+SOUNDING_DB = 6.0
 # Windows whose loudest bin lies below this are drawn again (once): silence teaches nothing.
 SILENT_DB = -75.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecTraining:
-    """How long and on how much; the learning rate rises for 100 steps and falls along a cosine to ``steps``."""
+    """How long and on how much; the learning rate rises for 100 steps and falls along a cosine to ``steps``.
+
+    ``latent_noise``: on the embedding in training, in standard deviations; what a generator predicts is never exact.
+    ``peaks_weight``: of the term ``peaks`` of ``losses``.
+    """
 
     hidden: int = 512
     steps: int = 2_500
     batch_frames: int = 512
     learning_rate: float = 1e-3
+    latent_noise: float = 0.05
+    peaks_weight: float = 0.0
     pca_frames: int = 30_000  # for the PCA to start from, and as many for the statistics of the embedding
     seed: int = 0
 
@@ -84,14 +93,19 @@ def losses(target: Tensor, decoded: Tensor) -> dict[str, Tensor]:
     ``lsd``: root mean square over bins, mean over frames. ``partials``: L1 weighted by the square root of the
     amplitude relative to the frame's loudest bin, so that a partial 40 dB down still counts a tenth. ``slopes``: the
     same weight on the step from bin to bin, because a partial's frequency is read from the bins around its peak.
+    ``peaks``: as ``partials``, but relative to the loudest bin nearby, among the bins that sound: which partials are
+    there, however weak, is what tells an octave from the next.
     """
     error = decoded - target
+    nearby = functional.max_pool1d(target[:, None], 2 * NEIGHBOUR_BINS + 1, 1, NEIGHBOUR_BINS)[:, 0]
+    prominence = torch.exp((target - nearby) * (math.log(10.0) / 40.0)) * (target > FLOOR_DB + SOUNDING_DB)
     weight = torch.exp((target - target.amax(dim=-1, keepdim=True)) * (math.log(10.0) / 40.0))
     weight = weight / weight.sum(dim=-1, keepdim=True)
     return {
         "lsd": error.square().mean(dim=-1).add(1e-4).sqrt().mean(),
         "partials": (weight * error.abs()).sum(dim=-1).mean(),
         "slopes": (weight[:, 1:] * error.diff(dim=-1).abs()).sum(dim=-1).mean(),
+        "peaks": (prominence * error.abs()).sum() / prominence.sum().clamp_min(1.0),
     }
 
 
@@ -106,12 +120,13 @@ def train_codec(
     settings: CodecTraining,
     *,
     report: Report,
+    start: MagnitudeCodec | None = None,
     validate: Callable[[MagnitudeCodec], dict[str, float]] | None = None,
     report_every: int = 50,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
 ) -> MagnitudeCodec:
-    """A trained, standardised codec on the CPU.
+    """A trained, standardised codec on the CPU; ``start``, when given, is trained further (in place).
 
     ``report`` gets ``loss``, the terms of ``losses`` in dB and the ``learning_rate``, and what
     ``validate(network)`` returns each time. Raises DataError without notes.
@@ -120,10 +135,12 @@ def train_codec(
         raise DataError("no note to train the codec on: check the split of data/notes")
     device = pick_device()
     seed_everything(settings.seed)
-    network = MagnitudeCodec(CodecConfig(hidden=settings.hidden))
-    start = step_generator(settings.seed, 2**31)
-    network.start_from_pca(_draw_sounding(sets, settings.pca_frames, start), settings.seed)
-    statistics = torch.from_numpy(_draw_sounding(sets, settings.pca_frames, start))
+    network = start or MagnitudeCodec(CodecConfig(hidden=settings.hidden))
+    before = step_generator(settings.seed, 2**31)
+    first = _draw_sounding(sets, settings.pca_frames, before)
+    if start is None:
+        network.start_from_pca(first, settings.seed)
+    statistics = torch.from_numpy(_draw_sounding(sets, settings.pca_frames, before))
     network.standardise(statistics)
     network.to(device)
     optimiser = torch.optim.AdamW(
@@ -137,9 +154,10 @@ def train_codec(
         for group in optimiser.param_groups:
             group["lr"] = rate
         latent = network.latent(target)
-        noise = torch.randn_like(latent) * (LATENT_NOISE * network.latent_scale)
+        noise = torch.randn_like(latent) * (settings.latent_noise * network.latent_scale)
         terms = losses(target, network.spectrum(latent + noise))
         loss = terms["lsd"] + terms["partials"] + terms["slopes"]
+        loss = loss + settings.peaks_weight * terms["peaks"]
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -4,8 +4,8 @@
     audio ─► F0 ─► gate ─► note as trained on ─► codec encoder ─► map encoder ─► refine ─► place on the map
     place, pitch, velocity, seconds ─► generator ─► codec decoder ─► length ─► phase ─► level ─► audio
 
-It knows the models only through the ``Models`` protocol, and the clock only to tell ``observe`` the seconds
-of each stage.
+It knows the models only through the ``Models`` protocol, the codec only through ``Codec``, and the clock only to tell
+``observe`` the seconds of each stage.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from timbrel import audio as audio_edge
 from timbrel.audio import Audio
 from timbrel.codec import phase, spectrum
+from timbrel.codec.runtime import ENCODER, codec_of
 from timbrel.encoders import frontend
 from timbrel.engine import placing, refinement
 from timbrel.engine.finish import finished
@@ -59,6 +60,7 @@ class Engine:
         """``observe(stage, seconds)`` is called after each stage, from the thread that ran it."""
         self.bundle = bundle
         self.models = models
+        self._codec = codec_of(models, bundle.manifest.models[ENCODER].inputs)
         self._observe = observe
         self._coverage = Coverage(bundle.renders, bundle.patch_of)
 
@@ -124,11 +126,13 @@ class Engine:
         with self._timed("map"):
             samples = audio_edge.resample(audio, SAMPLE_RATE).samples
             heard = placing.hear(samples, midi=query.midi, low=limits.pitch_low, high=limits.pitch_high)
-            place = vectors.positions_of_spectra(self.models.run, heard.log_magnitude[None])[0]
+            embedding = self._codec.encode_spectra(heard.spectra)
+            place = vectors.positions_of_embeddings(self.models.run, embedding[None])[0]
         if refine and query.midi is not None:
             with self._timed("refine"):
                 key = round(min(max(query.midi + heard.transposed, limits.pitch_low), limits.pitch_high))
-                found = refinement.refine(self._spectra, heard.log_magnitude, place, key, limits.radius)
+                recording = heard.spectra.log_magnitude
+                found = refinement.refine(self._spectra, recording, place, key, limits.radius)
                 place = found.place
         # A place just beyond the rim could not be played.
         x, y = map(float, place * min(1.0, limits.radius / max(float(np.linalg.norm(place)), 1e-12)))
@@ -237,18 +241,20 @@ class Engine:
                 "frames": np.array([frames], dtype=np.int64),
             },
         )
-        embedding = vectors.finite(generated, "generator", "embedding")
+        embedding = vectors.finite(generated["embedding"], "generator")
         batches = (embedding[n : n + DECODER_BATCH] for n in range(0, len(embedding), DECODER_BATCH))
-        decoded = (self.models.run("codec_decoder", {"embedding": batch}) for batch in batches)
-        return np.concatenate([vectors.finite(each, "codec_decoder", "log_magnitude") for each in decoded])
+        decoded = (self._codec.decode_spectra(batch).log_magnitude for batch in batches)
+        return np.concatenate([vectors.finite(each, "codec_decoder") for each in decoded])
 
     def _decode(self, embedding: np.ndarray, seconds: float, velocity: int) -> Audio:
         """The sound of one generated note, ``seconds`` long."""
         with self._timed("decode"):
-            decoded = self.models.run("codec_decoder", {"embedding": embedding[None]})
+            decoded = self._codec.decode_spectra(embedding[None])
             frames = max(duration.SHORTEST_FRAMES, round(seconds * spectrum.FRAME_RATE))
-            log_magnitude = duration.with_duration(decoded["log_magnitude"][0], frames)
-            samples = finished(phase.reconstruct(log_magnitude))
+            log_magnitude = duration.with_duration(decoded.log_magnitude[0], frames)
+            kept = duration.frames_kept(len(embedding), frames)
+            known = None if decoded.phase is None else decoded.phase[0, :kept]
+            samples = finished(phase.reconstruct(log_magnitude, known=known))
         return Audio(samples * _velocity_gain(velocity), SAMPLE_RATE)
 
     def _judge(self, audio: Audio, mode: str, pitch: float | None) -> tuple[Query, bool]:

@@ -21,6 +21,7 @@ import soxr
 from scipy.ndimage import gaussian_filter1d
 
 from timbrel.codec import spectrum
+from timbrel.codec.spectrum import Spectra
 from timbrel.encoders import frontend
 from timbrel.library.vectors import MAP_FRAMES, MAP_SAMPLES, NOTE_PEAK
 
@@ -46,9 +47,11 @@ _ENVELOPE_BINS = 40  # standard deviation, 470 Hz: wider than the partials lie a
 
 
 class Heard(NamedTuple):
-    """``log_magnitude``: float32 [150, 1025]; ``transposed``: semitones from the recording to it."""
+    """``spectra``: magnitudes [150, 1025], and phases of the first frames, as many as are the recording's own;
+    ``transposed``: semitones from the recording to it.
+    """
 
-    log_magnitude: np.ndarray
+    spectra: Spectra
     transposed: float
 
 
@@ -73,13 +76,17 @@ def hear(samples: np.ndarray, *, midi: float | None, low: int, high: int) -> Hea
         faster = spectrum.SAMPLE_RATE * 2.0 ** (tuned / 12.0)
         note = soxr.resample(note, faster, spectrum.SAMPLE_RATE)
         noise = soxr.resample(noise, faster, spectrum.SAMPLE_RATE) if len(noise) else noise
-    frames = spectrum.log_magnitude(note[:MAP_SAMPLES] * gain)
+    spectra = spectrum.stft(note[:MAP_SAMPLES] * gain)
+    frames, phases = spectrum.to_decibels(np.abs(spectra)), np.angle(spectra)
     if len(noise) >= _NOISE_SAMPLES:
         frames = subtract_noise(frames, spectrum.log_magnitude(noise))
-    frames = hold(frames, MAP_FRAMES)
+    held = hold(frames, MAP_FRAMES)
     if tuned != shift:
-        frames = lower(frames, -shift)
-    return Heard(frames, shift)
+        return Heard(Spectra(lower(held, -shift), None), shift)
+    # What is held on ends in frames that the recording does not have; up to there its phases are known.
+    length = min(len(frames), MAP_FRAMES)
+    same = (held[:length] == frames[:length]).all(axis=1)
+    return Heard(Spectra(held, phases[: length if same.all() else int(same.argmin())]), shift)
 
 
 def noise_of(samples: np.ndarray, onset: int) -> np.ndarray:

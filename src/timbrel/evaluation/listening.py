@@ -16,10 +16,9 @@ import torch
 
 from timbrel.audio import Audio
 from timbrel.codec import phase
-from timbrel.codec.in_process import TorchModels
-from timbrel.codec.runtime import Codec, MagnitudeCodecRuntime
+from timbrel.codec.kinds import open_codec
+from timbrel.codec.runtime import Codec
 from timbrel.codec.spectrum import SAMPLE_RATE, log_magnitude, log_spectral_distance
-from timbrel.codec.storage import load_codec
 from timbrel.engine.finish import finished
 from timbrel.errors import DataError
 from timbrel.evaluation.defects import Defects, defects
@@ -108,7 +107,7 @@ class Listener:
 def load(folder: Path) -> Codec:
     """The codec of ``folder`` on one thread of this process."""
     torch.set_num_threads(1)
-    return MagnitudeCodecRuntime(TorchModels(load_codec(folder)))
+    return open_codec(folder)
 
 
 def _note(job: NoteJob, codec: Codec) -> HeardNote:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from timbrel.errors import DataError
+from timbrel.evaluation import velocity
 from timbrel.evaluation.f0_accuracy import CENTS, f0_figures
 from timbrel.evaluation.families import family_figures, left_out_accuracy
 from timbrel.evaluation.listening import HeardNote, HeardWalk, Job, NoteJob, WalkJob, listen
@@ -55,6 +56,7 @@ DEFINITIONS = {
     "those voiced",
     "smoothness": "walks between neighbouring instruments (k nearest places) at one pitch, on decoded audio; steps are "
     "log-spectral distances; medians over walks; crossfade: the end notes' magnitudes mixed linearly, phase rebuilt",
+    **velocity.DEFINITIONS,
     "random_notes": "whole notes at points spread evenly over the disc of the training instruments, random pitches",
 }
 
@@ -91,10 +93,12 @@ def measure(
     codec: Path,
     settings: Settings,
     *,
+    struck: velocity.Struck,
     say: Callable[[str], None],
     progress: Callable[[int, int], None],
 ) -> Measured:
-    """Everything. ``audio`` int16 [N, samples] are the real notes, ``codec`` the folder of the codec.
+    """Everything. ``audio`` int16 [N, samples] are the real notes, ``codec`` the folder of the codec, ``struck``
+    notes of other velocities.
 
     Raises DataError without a held-out instrument.
     """
@@ -141,6 +145,8 @@ def measure(
         "walks": [WalkJob(embeddings=line) for line in lines],
         "random": [NoteJob(embedding=one, f0=False) for one in random],
     }
+    struck_sample = np.sort(rng.permutation(len(struck))[: settings.sampled_notes])
+    parts["velocity"] = velocity.jobs(struck, audio, struck_sample, frames=seen)
     for group, made in samples.items():
         parts |= _sample_jobs(group, made, audio, trained, seen)
     jobs = [job for part in parts.values() for job in part]
@@ -177,6 +183,7 @@ def measure(
         heard["codec heldout"],
         real_midi[np.searchsorted(real, samples["heldout"].entries)],
     )
+    report["velocity"] = velocity.figures(struck, struck_sample, heard["velocity"])
     report["smoothness"] = _walk_figures(heard["walks"])
     report["random_notes"] = _defect_counts(heard["random"])
     return Measured(report=report, typical=_typical(samples["heldout"], heard["transformer heldout"]))

@@ -16,6 +16,7 @@ import torch
 from timbrel.pgesam.comparison import nn_map
 from timbrel.pgesam.dataset import PITCHES, MapNotes
 from timbrel.pgesam.generator import Generator
+from timbrel.pgesam.generator_training import velocity_of
 from timbrel.pgesam.vae import Vae
 from timbrel.pgesam.vae_training import Encoded
 
@@ -56,14 +57,25 @@ class Trained:
         return values[first]
 
 
-def write(trained: Trained, position: np.ndarray, pitch: np.ndarray, *, frames: int) -> np.ndarray:
-    """The generator alone: position [n, d], pitch [n] in 0..24 → float32 [n, frames, 128]."""
+def write(
+    trained: Trained,
+    position: np.ndarray,
+    pitch: np.ndarray,
+    *,
+    frames: int,
+    velocity: np.ndarray | None = None,
+) -> np.ndarray:
+    """The generator alone: position [n, d], pitch [n] in 0..24 → float32 [n, frames, 128].
+
+    ``velocity`` [n] is MIDI's, 1..127; None is the map's for all.
+    """
     parts = []
     for start in range(0, len(position), BATCH):
         part = slice(start, start + BATCH)
         at = torch.from_numpy(position[part].astype(np.float32)).to(trained.device)
         asked = torch.from_numpy(pitch[part].astype(np.int64)).to(trained.device)
-        parts.append(trained.generator.generate(at, asked, frames=frames).cpu().numpy())
+        struck = () if velocity is None else (velocity_of(velocity[part], trained.device),)
+        parts.append(trained.generator.generate(at, asked, *struck, frames=frames).cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from timbrel.library.index import PitchIndex, semitone
 from timbrel.library.tables import Patch, Render, read_patches, read_renders, write_table
 from timbrel.library.vectors import RunModel
 from timbrel.notes.noteset import SAMPLE_RATE, Note, NoteSet
+
+if TYPE_CHECKING:
+    from timbrel.codec.runtime import Codec
 
 BATCH = 32
 SPLIT = "library"
@@ -53,6 +56,7 @@ def build_library(
     folder: Path,
     out: Path,
     run: RunModel,
+    codec: Codec,
     *,
     encoder: str,
     preview_seconds: float,
@@ -62,7 +66,8 @@ def build_library(
     """Read the patches of ``folder`` (a NoteSet with its patches.csv), write the library into ``out``.
 
     Args:
-        run: runs the timbre, codec and map encoder.
+        run: runs the timbre and the map encoder.
+        codec: the codec that the map was trained on.
         encoder: SHA-256 of the timbre encoder, kept with the vectors.
         preview_pitch: MIDI pitch; each patch's preview is its render that sounds nearest to it.
         progress: called with (renders done, renders in all).
@@ -84,7 +89,9 @@ def build_library(
     for number, note in enumerate(chosen):
         by_patch.setdefault(note.instrument, []).append(number)
     placing = {patch_id: _placing(members, chosen) for patch_id, members in by_patch.items()}
-    stage1, stage2, positions = _coordinates(notes, rows, set().union(*placing.values()), run, progress)
+    stage1, stage2, positions = _coordinates(
+        notes, rows, set().union(*placing.values()), run, codec, progress
+    )
     patches = []
     for patch_id, members in placing.items():
         x, y = positions[members].mean(axis=0, dtype=np.float64)
@@ -132,7 +139,7 @@ def _placing(members: list[int], notes: Sequence[Note]) -> list[int]:
 
 
 def _coordinates(
-    notes: NoteSet, rows: np.ndarray, placing: set[int], run: RunModel, progress: Progress
+    notes: NoteSet, rows: np.ndarray, placing: set[int], run: RunModel, codec: Codec, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """stage1 [n, d1], stage2 [n, d2] and map positions [n, 2] (of ``placing``, else NaN) of the rows, float32."""
     parts = []
@@ -142,7 +149,8 @@ def _coordinates(
         parts.append(vectors.embed_clips(run, np.stack([frontend.clip(note) for note in audio])))
         placed = [number for number in range(len(audio)) if start + number in placing]
         if placed:
-            positions[[start + number for number in placed]] = vectors.map_positions(run, audio[placed])
+            places = vectors.map_positions(run, codec, audio[placed])
+            positions[[start + number for number in placed]] = places
         progress(start + len(audio), len(rows))
     stage1, stage2 = (np.concatenate(column) for column in zip(*parts, strict=True))
     return stage1, stage2, positions

@@ -46,7 +46,7 @@ def model_card(
         figures_table(pgesam),
         further_figures(pgesam),
         "## Limits",
-        _limits(pitches),
+        _limits(pitches, models),
         "## Licences",
         _licences(models, data),
     ]
@@ -145,15 +145,23 @@ def _trainings(reports: Mapping[str, Mapping[str, Any]]) -> str:
     return _rows(("trained", "seconds", "on"), lines)
 
 
-def _limits(pitches: range) -> str:
+def _limits(pitches: range, models: Mapping[str, ModelSource]) -> str:
+    codec = "The codec keeps magnitudes and rebuilds the phase: transients are softer than in the original."
+    if "codec_encoder" in models and "audio" in models["codec_encoder"].entry.inputs:
+        codec = "The codec decodes sound; notes of other lengths than four seconds have some of their phase rebuilt."
     return "\n".join(
         f"- {line}"
         for line in (
             f"Synthesis is trained for MIDI {pitches.start}-{pitches.stop - 1}, notes of four seconds released after "
-            "three; other lengths are made by stretching, and other pitches are refused.",
+            "three; other pitches are refused. In other lengths attack, vibrato, decay and release keep their own "
+            "speed: a shorter note is let go earlier, a longer one repeats its steady part around its trend, so what "
+            "a sound would do only later is not heard.",
+            "What still rings at the end of a note is damped to 50 dB below its loudest frame.",
+            "Velocity changes the timbre as far as the training notes of other velocities tell. The level follows a "
+            "formula, not the instrument, and a note struck harder than 100 is no louder.",
             "The map has two dimensions: instruments that differ in more ways share places, and what is heard at a "
             "place is their common part. Attack noise and vibrato are smoothed away first.",
-            "The codec keeps magnitudes and rebuilds the phase: transients are softer than in the original.",
+            codec,
             "Trained on single notes: chords, loops and noises have a place on the map that means nothing.",
             "Held-out instruments come from the same sources as the training ones; other recordings will fare worse.",
         )
@@ -161,9 +169,19 @@ def _limits(pitches: range) -> str:
 
 
 def _licences(models: Mapping[str, ModelSource], data: Sequence[DataSource]) -> str:
-    ours = ", ".join(sorted({source.entry.licence for source in models.values()}))
+    names: dict[str, list[str]] = {}
+    for name, source in models.items():
+        names.setdefault(source.entry.licence, []).append(name)
+    ours = ", ".join(
+        licence if len(names) == 1 else f"{licence} ({', '.join(sorted(names[licence]))}){_bound(licence)}"
+        for licence in sorted(names)
+    )
     theirs = "; ".join(f"{one.name}: {one.licence}" for one in data)
     return f"Models: {ours}. Data they were made from: {theirs}."
+
+
+def _bound(licence: str) -> str:
+    return ": not for commercial use" if "-NC-" in licence else ""
 
 
 def _rows(head: Sequence[str], lines: Sequence[Sequence[str]], *, right: int = 0) -> str:

@@ -5,11 +5,15 @@ queries.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from timbrel.codec import spectrum
 from timbrel.errors import BundleError, Unavailable
+
+if TYPE_CHECKING:
+    from timbrel.codec.runtime import Codec
 
 # One call of one model: (name, inputs) -> outputs, batch first. ``Models.run`` of the engine is one.
 RunModel = Callable[[str, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -26,19 +30,18 @@ def embed_clips(run: RunModel, clips: np.ndarray) -> tuple[np.ndarray, np.ndarra
     float32.
     """
     outputs = run("timbre_encoder", {"audio": np.ascontiguousarray(clips, dtype=np.float32)})
-    return finite(outputs, "timbre_encoder", "stage1"), finite(outputs, "timbre_encoder", "stage2")
+    return finite(outputs["stage1"], "timbre_encoder"), finite(outputs["stage2"], "timbre_encoder")
 
 
-def map_positions(run: RunModel, notes: np.ndarray) -> np.ndarray:
+def map_positions(run: RunModel, codec: Codec, notes: np.ndarray) -> np.ndarray:
     """Notes float32 [b, 2.1 s or more] that start at their onset, peak at -1 dBFS -> places on the map [b, 2]."""
-    return positions_of_spectra(run, spectrum.log_magnitude(notes[:, :MAP_SAMPLES])[:, :MAP_FRAMES])
+    return positions_of_embeddings(run, codec.encode_batch(notes[:, :MAP_SAMPLES])[:, :MAP_FRAMES])
 
 
-def positions_of_spectra(run: RunModel, log_magnitude: np.ndarray) -> np.ndarray:
-    """Spectra of notes as ``spectrum.log_magnitude`` gives them, [b, 150, 1025] dB -> places on the map [b, 2]."""
-    inputs = {"log_magnitude": np.ascontiguousarray(log_magnitude, dtype=np.float32)}
-    embedding = finite(run("codec_encoder", inputs), "codec_encoder", "embedding")
-    positions = finite(run("map_encoder", {"embedding": embedding}), "map_encoder", "position")
+def positions_of_embeddings(run: RunModel, embedding: np.ndarray) -> np.ndarray:
+    """What the codec made of notes, [b, 150, 128] -> places on the map [b, 2]."""
+    heard = np.ascontiguousarray(finite(embedding, "codec_encoder"))
+    positions = finite(run("map_encoder", {"embedding": heard})["position"], "map_encoder")
     if positions.shape[1] != 2:
         raise BundleError(
             f"the map has {positions.shape[1]} dimensions, a library's has 2: set vae.map_dimensions to 2 and run "
@@ -47,9 +50,9 @@ def positions_of_spectra(run: RunModel, log_magnitude: np.ndarray) -> np.ndarray
     return positions
 
 
-def finite(outputs: Mapping[str, np.ndarray], model: str, name: str) -> np.ndarray:
+def finite(output: np.ndarray, model: str) -> np.ndarray:
     """An output, checked: a model server that answers NaN must not become a wrong answer."""
-    value = np.asarray(outputs[name], dtype=np.float32)
+    value = np.asarray(output, dtype=np.float32)
     if not np.isfinite(value).all():
         raise Unavailable(
             f"the model {model} answered with values that are not finite; restart the model server"

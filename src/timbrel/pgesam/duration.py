@@ -43,7 +43,7 @@ def with_duration(log_magnitude: np.ndarray, frames: int) -> np.ndarray:
         )
     if note.ndim != 2 or len(note) <= HELD_FRAMES:
         raise InputError(f"expected one note of more than {HELD_FRAMES} frames; got shape {note.shape}")
-    released = min(len(note) - HELD_FRAMES, round(frames * RELEASE_SHARE))
+    released = _release_frames(len(note), frames)
     missing = max(0, frames - released - HELD_FRAMES)
     held = note[: frames - released - missing]
     if missing:
@@ -54,6 +54,17 @@ def with_duration(log_magnitude: np.ndarray, frames: int) -> np.ndarray:
     too_loud = max(0.0, float(levels[-1] - levels[: len(held)].max()) + END_DB)
     told[len(held) :] -= np.linspace(0.0, too_loud, released, dtype=np.float32)[:, None]
     return told
+
+
+def frames_kept(note_frames: int, frames: int) -> int:
+    """How many frames of ``with_duration`` are, from the start, those of the note: their phases hold, too."""
+    if frames == note_frames:
+        return frames
+    return min(HELD_FRAMES, frames - _release_frames(note_frames, frames))
+
+
+def _release_frames(note_frames: int, frames: int) -> int:
+    return min(note_frames - HELD_FRAMES, round(frames * RELEASE_SHARE))
 
 
 def _released(note: np.ndarray, last: np.ndarray, frames: int) -> np.ndarray:

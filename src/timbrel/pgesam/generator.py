@@ -27,9 +27,12 @@ from torch.nn import functional
 
 from timbrel.pgesam import weights
 from timbrel.pgesam.dataset import HIGHEST_VELOCITY, MAIN_VELOCITY
+from timbrel.pgesam.linear import Linear
 
 # Tokens of one step of sampling: enough to keep a core in matrix products rather than in starting operators.
 LARGEST_BLOCK = 15
+# Tokens with an output layer of their own, which learns what only an attack has.
+ATTACK_TOKENS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +85,9 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.queries = nn.Linear(width, width)
-        self.keys_values = nn.Linear(width, 2 * width)
-        self.output = nn.Linear(width, width)
+        self.queries = Linear(width, width)
+        self.keys_values = Linear(width, 2 * width)
+        self.output = Linear(width, width)
 
     def _split(self, x: Tensor) -> Tensor:
         """[b, t, width] → [b, h, t, e]."""
@@ -127,7 +130,7 @@ class ChannelDropout(nn.Module):
 
 
 def _feedforward(width: int, inner: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, inner), nn.ReLU(), ChannelDropout(dropout), nn.Linear(inner, width))
+    return nn.Sequential(Linear(width, inner), nn.ReLU(), ChannelDropout(dropout), Linear(inner, width))
 
 
 class ConditionLayer(nn.Module):
@@ -190,18 +193,19 @@ class Generator(nn.Module):
     def __init__(self, shape: GeneratorShape) -> None:
         super().__init__()
         self.shape = shape
-        self.coordinates = nn.ModuleList([nn.Linear(1, shape.width) for _ in range(shape.map_dimensions)])
+        self.coordinates = nn.ModuleList([Linear(1, shape.width) for _ in range(shape.map_dimensions)])
         self.pitch = nn.Embedding(shape.pitches, shape.width)
         if shape.velocity:
-            self.velocity = nn.Linear(1, shape.width)
+            self.velocity = Linear(1, shape.width)
         self.condition_positions = nn.Parameter(0.02 * torch.randn(shape.condition_tokens, shape.width))
         self.condition_layers = nn.ModuleList([ConditionLayer(shape) for _ in range(shape.condition_layers)])
         self.condition_norm = nn.LayerNorm(shape.width)
-        self.frames_in = nn.Linear(shape.token_width, shape.width)
+        self.frames_in = Linear(shape.token_width, shape.width)
         self.positions = nn.Parameter(0.02 * torch.randn(shape.tokens, shape.width))
         self.decoder_layers = nn.ModuleList([DecoderLayer(shape) for _ in range(shape.decoder_layers)])
         self.decoder_norm = nn.LayerNorm(shape.width)
-        self.frames_out = nn.Linear(shape.width, shape.token_width)
+        self.frames_out = Linear(shape.width, shape.token_width)
+        self.attack_out = Linear(shape.width, shape.token_width)
 
     def to_tokens(self, frames: Tensor) -> Tensor:
         """[b, shape.frames, 128] → [b, tokens, token_width]; the last token is filled up with zeros."""
@@ -240,7 +244,7 @@ class Generator(nn.Module):
             x = self.frames_in(previous) + self.positions[: previous.shape[1]]
         for layer in self.decoder_layers:
             x = layer(x, memory)
-        return self.frames_out(self.decoder_norm(x))
+        return self._tokens_out(x, torch.arange(x.shape[1], device=x.device))
 
     def condition_cache(self, position: Tensor, pitch: Tensor, velocity: Tensor | None = None) -> Cache:
         """Keys and values of the condition for every decoder layer, computed once per note: [l, b, h, c, e]."""
@@ -277,7 +281,7 @@ class Generator(nn.Module):
             x, k, v = layer.step(x, *of_layer, mask)
             keys.append(k)
             values.append(v)
-        tokens = self.frames_out(self.decoder_norm(x))
+        tokens = self._tokens_out(x, index)
         return tokens, Cache(torch.stack(keys), torch.stack(values))
 
     @torch.no_grad()
@@ -299,6 +303,12 @@ class Generator(nn.Module):
             block, past = self.step(None, index, past, condition)
             tokens.append(block)
         return self.to_frames(torch.cat(tokens, dim=1))[:, :frames]
+
+    def _tokens_out(self, x: Tensor, index: Tensor) -> Tensor:
+        """What the decoder wrote for the tokens numbered ``index`` [t]: x [b, t, width] → [b, t, token_width]."""
+        normed = self.decoder_norm(x)
+        in_attack = (index < ATTACK_TOKENS)[None, :, None]
+        return torch.where(in_attack, self.attack_out(normed), self.frames_out(normed))
 
     def _layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.decoder_layers if isinstance(layer, DecoderLayer)]

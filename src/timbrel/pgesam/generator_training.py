@@ -38,6 +38,7 @@ EVALUATION_BATCH = 64
 EVALUATION_NOTES = 128
 LARGEST_GRADIENT = 1.0
 TRUTH_SHARE = 0.25
+SMALLEST_SQUARE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,8 @@ class GeneratorTraining:
     """How to train.
 
     ``condition_noise`` scales σ (μ + 0.01 σ ε); ``input_noise`` is the standard deviation of noise on past frames;
-    ``input_dropout`` the mean share of past tokens that are hidden; ``l1_weight`` adds an absolute error.
+    ``input_dropout`` the mean share of past tokens that are hidden; ``frame_weight`` is the share of
+    ``frame_error`` in the loss, the rest is the squared error.
     """
 
     steps: int
@@ -53,7 +55,7 @@ class GeneratorTraining:
     learning_rate: float
     weight_decay: float
     warmup_steps: int
-    l1_weight: float
+    frame_weight: float
     condition_noise: float
     input_noise: float
     input_dropout: float
@@ -127,9 +129,7 @@ def train_generator(
         past = previous_tokens(target, training, rng, faded=i / training.steps / TRUTH_SHARE)
         predicted = generator(past, position, pitch, velocity_of(notes.velocity[chosen], device))
         squared = functional.mse_loss(predicted, target)
-        loss = squared
-        if training.l1_weight:
-            loss = loss + training.l1_weight * functional.l1_loss(predicted, target)
+        loss = torch.lerp(squared, frame_error(predicted, target, shape.dimensions), training.frame_weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(generator.parameters(), LARGEST_GRADIENT)
@@ -166,18 +166,25 @@ def previous_tokens(
 
     A note has no past at all with probability ``faded`` (1 and more: none has, told as None).
     """
-    batch, tokens, width = target.shape
+    batch, tokens, _ = target.shape
     if faded >= 1.0:
         return None
-    noise = rng.standard_normal((batch, tokens - 1, width), dtype=np.float32) * np.float32(
-        training.input_noise
-    )
-    past = target[:, :-1] + torch.from_numpy(noise).to(target.device)
+    past = target[:, :-1] + training.input_noise * torch.randn_like(target[:, :-1])
     share = np.where(
         rng.random((batch, 1)) < faded, 1.0, rng.random((batch, 1)) * 2.0 * training.input_dropout
     )
     hidden = torch.from_numpy(rng.random((batch, tokens - 1)) < share).to(target.device)
     return functional.pad(past.masked_fill(hidden[:, :, None], 0.0), (0, 0, 1, 0))
+
+
+def frame_error(predicted: Tensor, target: Tensor, dimensions: int) -> Tensor:
+    """Mean over frames of the root mean square error of a frame; both [b, t, token_width], a scalar.
+
+    What a log-spectral distance is on spectra. Where several sounds are likely, a squared error asks for their mean,
+    this one for what is typical.
+    """
+    square = (predicted - target).unflatten(2, (-1, dimensions)).square()
+    return square.mean(-1).add(SMALLEST_SQUARE).sqrt().mean()
 
 
 def free_running(
@@ -230,7 +237,7 @@ def frames_of(
     embeddings: np.ndarray, rows: np.ndarray, shape: GeneratorShape, device: torch.device
 ) -> Tensor:
     """Rows of the embeddings as float32 [b, shape.frames, 128]."""
-    return torch.from_numpy(np.asarray(embeddings[rows, : shape.frames], dtype=np.float32)).to(device)
+    return torch.from_numpy(embeddings[rows, : shape.frames]).to(device, torch.float32)
 
 
 def _sample(notes: MapNotes, split: str, seed: int) -> np.ndarray:

@@ -6,7 +6,6 @@ arXiv 2510.04339 and its public training configuration.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,11 +27,12 @@ def neighbour(mu: Tensor, instrument: Tensor, *, margin: float) -> Tensor:
     """
     squared = (mu[:, None, :] - mu[None, :, :]).square().sum(-1)
     same = instrument[:, None] == instrument[None, :]
-    upper = torch.ones_like(same).triu(diagonal=1)
-    pull = squared[same & upper]
-    distance = squared[~same & upper].clamp_min(_SMALLEST_SQUARE).sqrt()
+    distance = squared.clamp_min(_SMALLEST_SQUARE).sqrt()
     push = (margin - distance).clamp_min(0.0).square()
-    return _mean_or_zero(pull, mu) + _mean_or_zero(push, mu)
+    # Every pair stands in the matrix twice; the diagonal, of the same kind, adds nothing to the sum.
+    alike = same.sum() - len(mu)
+    pull = squared.masked_fill(~same, 0.0).sum() / alike.clamp_min(1)
+    return pull + push.masked_fill(same, 0.0).sum() / (~same).sum().clamp_min(1)
 
 
 def regularisation(mu: Tensor) -> Tensor:
@@ -60,7 +60,3 @@ def family(logits: Tensor, target: Tensor) -> Tensor:
 def instrument(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of the instrument classifier on μ; ``logits`` [b, instruments], ``target`` [b]."""
     return functional.cross_entropy(logits, target)
-
-
-def _mean_or_zero(values: Tensor, like: Tensor) -> Tensor:
-    return values.mean() if values.numel() else like.new_zeros(())

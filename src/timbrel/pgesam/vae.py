@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from timbrel.pgesam import weights
+from timbrel.pgesam.linear import Doubling, Linear
 
 SLOPE = 0.2
 # The map is given the variance of a ball of this radius, evenly filled: most points then lie in the unit ball.
 MAP_RADIUS = 0.9
 # How fast the statistics for evaluation follow the batches.
 WHITENING_MOMENTUM = 0.05
-KERNEL = 5
 FIRST_LOG_VARIANCE = -4.0
 SHORTEST_MOVING_SPAN = 16
 SMALLEST_VARIANCE = 1e-4
@@ -91,15 +91,15 @@ class VaeOutput(NamedTuple):
 
 
 class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of each frame of [b, channels, frames]."""
+    """Layer normalisation over the channels of each frame of [b, frames, channels]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        normed: Tensor = self.norm(x.transpose(1, 2))
-        return normed.transpose(1, 2)
+        normed: Tensor = self.norm(x)
+        return normed
 
 
 class Whitening(nn.Module):
@@ -152,14 +152,14 @@ class Whitening(nn.Module):
 def _normed_stack(widths: Sequence[int], dropout: float) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.LeakyReLU(SLOPE), nn.Dropout(dropout)]
+        layers += [Linear(before, after), nn.LayerNorm(after), nn.LeakyReLU(SLOPE), nn.Dropout(dropout)]
     return layers
 
 
 def _linear_stack(widths: Sequence[int], dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        linear = nn.Linear(before, after)
+        linear = Linear(before, after)
         # torch's default gain would halve the signal at each of these layers, which have no norm of their own.
         nn.init.kaiming_normal_(linear.weight, a=SLOPE, nonlinearity="leaky_relu")
         nn.init.zeros_(linear.bias)
@@ -168,11 +168,11 @@ def _linear_stack(widths: Sequence[int], dropout: float) -> nn.Sequential:
 
 
 def _classifier(before: int, widths: Sequence[int], classes: int) -> nn.Sequential:
-    return nn.Sequential(*_linear_stack((before, *widths), 0.0), nn.Linear(widths[-1], classes))
+    return nn.Sequential(*_linear_stack((before, *widths), 0.0), Linear(widths[-1], classes))
 
 
 def _head(before: int, width: int, after: int) -> nn.Sequential:
-    return nn.Sequential(*list(_linear_stack((before, width), 0.0))[:2], nn.Linear(width, after))
+    return nn.Sequential(*list(_linear_stack((before, width), 0.0))[:2], Linear(width, after))
 
 
 class MapEncoder(nn.Module):
@@ -190,13 +190,13 @@ class MapEncoder(nn.Module):
         )
         # A σ of 1 from the start would drown the small first μ, and the decoder would learn to ignore the map.
         last = self.timbre[-1]
-        if isinstance(last, nn.Linear):
+        if isinstance(last, Linear):
             with torch.no_grad():
                 last.bias[shape.map_dimensions :] = FIRST_LOG_VARIANCE
                 last.weight[: shape.map_dimensions].normal_(std=shape.head_width**-0.5)
         self.whitening = Whitening(shape.map_dimensions, shape.map_deviation)
         self.pitch = nn.Sequential(
-            *_normed_stack((width, shape.hidden[0]), shape.dropout), nn.Linear(shape.hidden[0], shape.pitches)
+            *_normed_stack((width, shape.hidden[0]), shape.dropout), Linear(shape.hidden[0], shape.pitches)
         )
 
     def summary(self, embedding: Tensor) -> Tensor:
@@ -236,7 +236,7 @@ class MapDecoder(nn.Module):
         layers: list[nn.Module] = []
         widths = (*reversed(shape.channels), shape.dimensions)
         for i, (before, after) in enumerate(pairwise(widths)):
-            layers.append(nn.ConvTranspose1d(before, after, KERNEL, stride=2, padding=2, output_padding=1))
+            layers.append(Doubling(before, after))
             if i < len(widths) - 2:
                 layers += [ChannelNorm(after), nn.LeakyReLU(SLOPE)]
         self.convolutions = nn.Sequential(*layers)
@@ -245,8 +245,9 @@ class MapDecoder(nn.Module):
         """z [b, d], pitch [b] in 0..24 → [b, frames, 128]."""
         one_hot = functional.one_hot(pitch, self.shape.pitches).to(z.dtype)
         coarse = self.trunk(torch.cat([z, one_hot], dim=1))
-        coarse = coarse.view(-1, self.shape.channels[-1], self.shape.coarse_frames)
-        return self.convolutions(coarse)[:, :, : self.shape.frames].transpose(1, 2)
+        coarse = coarse.view(-1, self.shape.channels[-1], self.shape.coarse_frames).transpose(1, 2)
+        frames: Tensor = self.convolutions(coarse)
+        return frames[:, : self.shape.frames]
 
 
 class Vae(nn.Module):
@@ -260,8 +261,16 @@ class Vae(nn.Module):
         self.family = _classifier(shape.map_dimensions, FAMILY_WIDTHS, shape.families)
         self.instrument = _classifier(shape.map_dimensions, INSTRUMENT_WIDTHS, shape.instruments)
 
-    def forward(self, summary: Tensor, *, sample_scale: float, decoded: slice = slice(None)) -> VaeOutput:
-        """From summaries [b, width] (``encoder.summary``); only the notes of ``decoded`` are reconstructed.
+    def forward(
+        self,
+        summary: Tensor,
+        *,
+        sample_scale: float,
+        decoded: slice = slice(None),
+        judged: slice = slice(None),
+    ) -> VaeOutput:
+        """From summaries [b, width] (``encoder.summary``); only the notes of ``decoded`` are reconstructed, only those
+        of ``judged`` classified by family and instrument.
 
         ``sample_scale`` is β of z = μ + σ ε β; 0 decodes the mean.
         """
@@ -272,8 +281,8 @@ class Vae(nn.Module):
             mu=mu,
             log_variance=log_variance,
             pitch_logits=pitch_logits,
-            family_logits=self.family(mu),
-            instrument_logits=self.instrument(mu),
+            family_logits=self.family(mu[judged]),
+            instrument_logits=self.instrument(mu[judged]),
             reconstruction=self.decoder(z[decoded], pitch_logits[decoded].argmax(1)),
         )
 

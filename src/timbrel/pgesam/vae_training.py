@@ -12,7 +12,7 @@ kept is a moving average of the weights, whose map trembles less than the last s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -114,13 +114,17 @@ def train_vae(
     seed_everything(training.seed)
     vae = Vae(shape).to(device)
     optimizer = torch.optim.AdamW(
-        vae.parameters(), lr=training.learning_rate, betas=BETAS, weight_decay=training.weight_decay
+        vae.parameters(),
+        lr=training.learning_rate,
+        betas=BETAS,
+        weight_decay=training.weight_decay,
+        fused=True,
     )
     learning, heldout = notes.of("train"), notes.of("validation")
     summaries = summarise(vae, embeddings, learning.row, device)
-    scale = summaries.std(0)
+    noise_scale = training.input_noise * summaries.std(0)
     draw = batch_drawer(learning, training)
-    average = AveragedModel(vae, avg_fn=_moving_average, use_buffers=True)
+    average = AveragedModel(vae, multi_avg_fn=_moving_average, use_buffers=True)
     kept = cast("Vae", average.module)
 
     def step(i: int) -> dict[str, float]:
@@ -131,12 +135,12 @@ def train_vae(
         batch = draw(rng)
         share = torch.from_numpy(batch.share).to(device)[:, None]
         summary = torch.lerp(summaries[batch.note], summaries[batch.partner], share)
-        noise = rng.standard_normal(summary.shape, dtype=np.float32) * np.float32(training.input_noise)
         vae.train()
         output = vae(
-            summary + scale * torch.from_numpy(noise).to(device),
+            summary.addcmul(noise_scale, torch.randn_like(summary)),
             sample_scale=training.sample_scale,
             decoded=slice(training.decoded_notes),
+            judged=slice(int((batch.share == 0).sum())),
         )
         decoded = learning.row[batch.note[: training.decoded_notes]]
         labels = Labels(
@@ -192,7 +196,7 @@ class Labels(NamedTuple):
 
 def seven_terms(output: VaeOutput, target: Tensor, labels: Labels, *, margin: float) -> dict[str, Tensor]:
     """The seven losses by the names that a Curriculum weighs. ``target`` is of the notes that were decoded, the first
-    ones; the classifiers on μ are judged on plain notes only."""
+    ones; the classifiers on μ answer for the plain notes only."""
     plain = labels.plain
     return {
         "reconstruction": losses.reconstruction(output.reconstruction, target),
@@ -200,8 +204,8 @@ def seven_terms(output: VaeOutput, target: Tensor, labels: Labels, *, margin: fl
         "regularisation": losses.regularisation(output.mu),
         "kl": losses.kl(output.mu, output.log_variance),
         "pitch": losses.pitch(output.pitch_logits, labels.pitch),
-        "family": losses.family(output.family_logits[plain], labels.family[plain]),
-        "instrument": losses.instrument(output.instrument_logits[plain], labels.instrument[plain]),
+        "family": losses.family(output.family_logits, labels.family[plain]),
+        "instrument": losses.instrument(output.instrument_logits, labels.instrument[plain]),
     }
 
 
@@ -251,10 +255,11 @@ def batch_drawer(notes: MapNotes, training: VaeTraining) -> Callable[[np.random.
     return draw
 
 
-def _moving_average(average: Tensor, latest: Tensor, count: Tensor | int) -> Tensor:
+@torch.no_grad()
+def _moving_average(average: Sequence[Tensor], latest: Sequence[Tensor], count: Tensor | int) -> None:
     """An exponential moving average that begins as a plain one, so that the first weights do not linger."""
     decay = min(AVERAGE_DECAY, (1 + int(count)) / (10 + int(count)))
-    return torch.lerp(average, latest, 1.0 - decay) if average.is_floating_point() else latest
+    torch._foreach_lerp_(list(average), list(latest), 1.0 - decay)
 
 
 def summarise(vae: Vae, embeddings: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
@@ -271,4 +276,4 @@ def summarise(vae: Vae, embeddings: np.ndarray, rows: np.ndarray, device: torch.
 
 
 def _batch(embeddings: np.ndarray, rows: np.ndarray, frames: int, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.asarray(embeddings[rows, :frames], dtype=np.float32)).to(device)
+    return torch.from_numpy(embeddings[rows, :frames]).to(device, torch.float32)

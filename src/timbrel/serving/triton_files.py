@@ -102,9 +102,10 @@ def lay_out_backends(wheel: TritonWheel, folder: Path) -> None:
 def lay_out_models(bundle: Path, configurations: Path, folder: Path) -> None:
     """Write a complete model repository into ``folder``: what a Triton on this or any other host serves.
 
-    ``configurations`` holds ``<model>/config.pbtxt``. On a GPU host the result is all that the official image needs:
-    ``tritonserver --model-repository=<folder>``. Sizes that belong to the bundle's models (such as the width of
-    ``stage2``) are taken from its manifest.
+    ``configurations`` holds ``<model>/config.pbtxt``, and where a bundle may have another model under the same name
+    ``<model>/configs/<kind>.pbtxt``: the one with the tensors of the bundle's model is taken. Sizes that belong to
+    the bundle's models (such as the width of ``stage2``) are taken from its manifest. On a GPU host the result is all
+    that the official image needs: ``tritonserver --model-repository=<folder>``.
 
     Raises ConfigurationError if a configuration is missing or does not fit, BundleError if a model is missing.
     """
@@ -113,28 +114,24 @@ def lay_out_models(bundle: Path, configurations: Path, folder: Path) -> None:
         if name not in manifest.models:
             raise BundleError(f"the bundle has no model {name}: restore it (git checkout, or dvc repro)")
         entry = manifest.models[name]
-        configuration = _fitted(configurations / name / "config.pbtxt", entry)
+        configuration = _fitted(configurations / name, entry)
         (folder / name / "1").mkdir(parents=True, exist_ok=True)
         (folder / name / "config.pbtxt").write_text(text_format.MessageToString(configuration))
         shutil.copyfile(bundle / entry.file, folder / name / "1" / "model.onnx")
 
 
-def _fitted(path: Path, entry: ModelEntry) -> ModelConfig:
-    """The configuration with the model's own sizes; raises ConfigurationError if it describes another model."""
-    try:
-        configuration = text_format.Parse(path.read_text(), ModelConfig())
-    except OSError:
+def _fitted(folder: Path, entry: ModelEntry) -> ModelConfig:
+    """The configuration with the model's own sizes; raises ConfigurationError if none is of this model."""
+    usual = folder / "config.pbtxt"
+    paths = [usual, *sorted(folder.glob("configs/*.pbtxt"))]
+    found = ((path, _read(path)) for path in paths)
+    path, configuration = next((pair for pair in found if _has_tensors(pair[1], entry)), (usual, None))
+    if configuration is None:
         raise ConfigurationError(
-            f"{path} is missing: point TIMBREL_MODEL_REPOSITORY at model_repository/"
-        ) from None
-    except text_format.ParseError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+            f"{path} names other tensors than the bundle's model ({', '.join([*entry.inputs, *entry.outputs])})"
+        )
     leading = 1 if configuration.max_batch_size > 0 else 0
     for described, actual in ((configuration.input, entry.inputs), (configuration.output, entry.outputs)):
-        if {tensor.name for tensor in described} != set(actual):
-            raise ConfigurationError(
-                f"{path} names other tensors than the bundle's model ({', '.join(actual)})"
-            )
         for tensor in described:
             model = actual[tensor.name]
             sizes = model.shape[leading:]
@@ -144,3 +141,20 @@ def _fitted(path: Path, entry: ModelEntry) -> ModelConfig:
                 )
             tensor.dims[:] = [size if isinstance(size, int) else -1 for size in sizes]
     return configuration
+
+
+def _has_tensors(configuration: ModelConfig, entry: ModelEntry) -> bool:
+    return {tensor.name for tensor in configuration.input} == set(entry.inputs) and {
+        tensor.name for tensor in configuration.output
+    } == set(entry.outputs)
+
+
+def _read(path: Path) -> ModelConfig:
+    try:
+        return text_format.Parse(path.read_text(), ModelConfig())
+    except OSError:
+        raise ConfigurationError(
+            f"{path} is missing: point TIMBREL_MODEL_REPOSITORY at model_repository/"
+        ) from None
+    except text_format.ParseError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None

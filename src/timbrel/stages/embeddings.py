@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from timbrel.codec.in_process import TorchModels
+from timbrel.codec.kinds import open_codec
 from timbrel.codec.network import DIMENSIONS
-from timbrel.codec.runtime import ENCODER
-from timbrel.codec.spectrum import HOP, log_magnitude
-from timbrel.codec.storage import load_codec
+from timbrel.codec.spectrum import HOP
 from timbrel.files import atomic_write
 from timbrel.notes.noteset import NOTE_SAMPLES, NoteSet
 from timbrel.params import Params
@@ -21,13 +19,12 @@ from timbrel.training import pick_device
 def run(params: Params, root: Path, record: Record) -> None:
     """data/notes, data/codec -> data/embeddings/embeddings.npy, float16 [notes, 300, 128], row by row."""
     notes = NoteSet.open(root / "data" / "notes")
-    models = TorchModels(load_codec(root / "data" / "codec").to(pick_device()))
+    codec = open_codec(root / "data" / "codec", pick_device())
     embeddings = np.empty((len(notes), NOTE_SAMPLES // HOP, DIMENSIONS), dtype=np.float16)
     batch = params.embeddings.batch_notes
     for start in range(0, len(notes), batch):
         rows = np.arange(start, min(start + batch, len(notes)))
-        spectra = log_magnitude(notes.float_audio(rows))
-        embeddings[rows] = models.run(ENCODER, {"log_magnitude": spectra})["embedding"]
+        embeddings[rows] = codec.encode_batch(notes.float_audio(rows))
         record.metrics({"notes_done": float(rows[-1] + 1)}, step=int(rows[-1] + 1))
     with atomic_write(root / "data" / "embeddings" / "embeddings.npy") as handle:
         np.save(handle, embeddings, allow_pickle=False)

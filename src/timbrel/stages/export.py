@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from timbrel.codec import export as codec_export
+from timbrel.codec import kinds
 from timbrel.encoders import export as encoder_export
 from timbrel.encoders import storage
 from timbrel.files import atomic_write, sha256_of
@@ -19,11 +19,9 @@ from timbrel.pgesam.generator import load_generator
 from timbrel.pgesam.vae import load_vae
 from timbrel.tracking import Record
 
-# The trained weights behind each model, and what they are.
+# The trained weights behind each model but the codec's two, and what they are.
 SOURCES = {
     "timbre_encoder": ("encoder", "contrastive timbre encoder"),
-    "codec_encoder": ("codec", "magnitude codec, encoder"),
-    "codec_decoder": ("codec", "magnitude codec, decoder"),
     "map_encoder": ("vae", "pGESAM VAE, encoder"),
     "generator": ("generator", "pGESAM Transformer generator"),
 }
@@ -35,7 +33,7 @@ def run(params: Params, root: Path, record: Record) -> None:
     data = root / "data"
     target = data / "models"
     built = Path(tempfile.mkdtemp(prefix=".models.", dir=data))
-    codec_export.export(data / "codec", built)
+    kinds.export_codec(data / "codec", built)
     difference = encoder_export.export(storage.load(data / "encoder"), built / "timbre_encoder.onnx")
     vae, _ = load_vae(data / "vae")
     pgesam_export.export_map_encoder(vae, built / "map_encoder.onnx")
@@ -44,11 +42,15 @@ def run(params: Params, root: Path, record: Record) -> None:
 
     # Lowest and highest velocity that the generator has learnt.
     description: dict[str, Any] = {"velocities": facts["velocities"]}
+    codec_source, codec_licence = kinds.provenance(data / "codec")
     for name in MODELS:
-        folder, what = SOURCES[name]
-        digest = sha256_of(data / folder / f"{folder}.safetensors")
-        source = f"{what}, trained by this pipeline; {folder}.safetensors sha256 {digest}"
-        description[name] = {"source": source, "licence": LICENCE}
+        source, licence = codec_source, codec_licence
+        if name in SOURCES:
+            folder, what = SOURCES[name]
+            digest = sha256_of(data / folder / f"{folder}.safetensors")
+            source = f"{what}, trained by this pipeline; {folder}.safetensors sha256 {digest}"
+            licence = LICENCE
+        description[name] = {"source": source, "licence": licence}
         record.metrics({f"{name}_bytes": (built / f"{name}.onnx").stat().st_size})
     record.metrics({"timbre_encoder_difference": difference})
     with atomic_write(built / "models.json") as handle:

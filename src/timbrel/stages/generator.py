@@ -11,7 +11,7 @@ import numpy as np
 from timbrel.notes.noteset import NoteSet, publish_folder
 from timbrel.pgesam import weights
 from timbrel.pgesam.comparison import compare
-from timbrel.pgesam.dataset import LOWEST_PITCH, map_notes
+from timbrel.pgesam.dataset import LOWEST_PITCH, MapNotes, map_notes
 from timbrel.pgesam.evaluation import overfits
 from timbrel.pgesam.generator import GeneratorShape
 from timbrel.pgesam.generator_training import (
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 CURVES = ("loss", "loss.mse", "train.free_running_mse", "validation.free_running_mse")
 PICTURES = 3
+SPREAD_NOTES = 128
 
 
 def run(params: Params, root: Path, record: Record) -> None:
@@ -62,9 +63,9 @@ def run(params: Params, root: Path, record: Record) -> None:
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         warmup_steps=settings.warmup_steps,
-        l1_weight=settings.l1_weight,
+        frame_weight=settings.frame_weight,
         condition_noise=settings.condition_noise,
-        input_noise=settings.input_noise,
+        input_noise=settings.input_noise * _spread(embeddings, notes),
         input_dropout=settings.input_dropout,
         evaluate_every=settings.evaluate_every,
         seed=params.seed,
@@ -107,3 +108,9 @@ def run(params: Params, root: Path, record: Record) -> None:
     facts = {"seed": params.seed, "velocities": [int(learnt.min()), int(learnt.max())]}
     weights.save(generator, folder, "generator", facts)
     publish_folder(folder, target)
+
+
+def _spread(embeddings: np.ndarray, notes: MapNotes) -> float:
+    """Standard deviation of the training notes' embeddings, over a few of them: near 1 for our own codec only."""
+    rows = notes.of("train").row
+    return float(np.std(embeddings[rows[:: max(1, len(rows) // SPREAD_NOTES)]].astype(np.float32)))

@@ -7,9 +7,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from timbrel.codec.runtime import ENCODER, codec_of
 from timbrel.engine.onnx_models import OnnxModels
 from timbrel.files import sha256_of
 from timbrel.library.build import build_library
+from timbrel.library.describe import describe_model
 from timbrel.notes.noteset import publish_folder
 from timbrel.params import Params
 from timbrel.tracking import Record
@@ -38,6 +40,7 @@ def run(params: Params, root: Path, record: Record) -> None:
         root / "data" / "patches",
         built,
         models.run,
+        codec_of(models, describe_model(paths[ENCODER], source="", licence="").inputs),
         encoder=sha256_of(paths["timbre_encoder"]),
         preview_seconds=settings.preview_seconds,
         preview_pitch=settings.preview_pitch,

@@ -17,6 +17,7 @@ from timbrel.evaluation.listening import load
 from timbrel.evaluation.pgesam import Settings, measure
 from timbrel.evaluation.pictures import draw_instruments, save_png
 from timbrel.evaluation.report import write_report
+from timbrel.evaluation.velocity import Struck, struck
 from timbrel.evaluation.written import Trained, write
 from timbrel.notes.noteset import NoteSet
 from timbrel.pgesam.dataset import LOWEST_PITCH, map_notes
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 # What of the report becomes metrics of the run: the rest is detail.
 SHOWN = (
     "v_inst_over_v_pitch", "vae_pitch_accuracy", "pitch_accuracy_head", "pitch_accuracy_f0", "embedding_mse", "lsd_db",
-    "f0_kept", "realtime_factor", "cache_speedup", "alarms", "random_notes",
+    "f0_kept", "realtime_factor", "cache_speedup", "own_nearer", "alarms", "random_notes",
 )  # fmt: skip
 
 
@@ -61,6 +62,7 @@ def run(params: Params, root: Path, record: Record) -> None:
         note_set.audio,
         root / "data" / "codec",
         settings,
+        struck=_struck(trained, note_set),
         say=lambda text: print(f"[pgesam] {text}", flush=True),
         progress=lambda done, total: told("heard", done, total),
     )
@@ -93,6 +95,12 @@ def _trained(root: Path, note_set: NoteSet) -> Trained:
     return Trained(
         vae=vae, generator=generator, notes=notes, embeddings=embeddings, encoded=encoded, device=device
     )
+
+
+def _struck(trained: Trained, note_set: NoteSet) -> Struck:
+    """The held-out notes of other velocities, written."""
+    notes = map_notes(note_set.notes, velocity=None)
+    return struck(trained, notes, np.array([note_set.notes[row].source for row in notes.row]))
 
 
 def _pair(trained: Trained, note_set: NoteSet, entry: int, root: Path) -> Any:

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from timbrel.codec.in_process import TorchModels
-from timbrel.codec.runtime import Codec, MagnitudeCodecRuntime
-from timbrel.codec.storage import load_codec
+from timbrel.codec.kinds import open_codec
 from timbrel.errors import DataError, TimbrelError
 from timbrel.notes.families import FAMILIES
 from timbrel.notes.noteset import NoteSet
@@ -147,7 +145,8 @@ def build(name: str, params: Params, settings: Settings, root: Path) -> Study:
     if name in ("range", "recordings"):
         vae, _ = load_vae(root / "data" / "vae")
         device = pick_device()
-        listener = Listener.prepared(vae.to(device), open_codec(root), embeddings, notes, device)
+        codec = open_codec(root / "data" / "codec", device)
+        listener = Listener.prepared(vae.to(device), codec, embeddings, notes, device)
         if name == "recordings":
             levels = SMOKE_LEVELS if settings.smoke else None
             return recordings(
@@ -194,11 +193,6 @@ def map_training(params: Params, settings: Settings, embeddings: np.ndarray, not
         curriculum=curriculum,
         device=pick_device(),
     )
-
-
-def open_codec(root: Path) -> Codec:
-    """The codec that made the embeddings."""
-    return MagnitudeCodecRuntime(TorchModels(load_codec(root / "data" / "codec").to(pick_device())))
 
 
 if __name__ == "__main__":
