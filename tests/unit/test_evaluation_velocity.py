@@ -94,7 +94,7 @@ def test_the_figures_by_group(world: SimpleNamespace) -> None:
     assert report["real_change_mse"] == pytest.approx((27**2 + 37.5**2) / 127**2 / 2, rel=1e-5)
     assert report["by_source"]["dx7"]["notes"] == 2
     assert report["by_source"]["dx7"]["own_nearer"] == 0.5
-    assert report["by_velocity"]["127"]["own_nearer"] == 1.0
+    assert report["by_velocity"]["101-127"]["own_nearer"] == 1.0
     # Of two changes, the larger is the bell's.
     assert report["changed_most"]["notes"] == 1
     assert report["changed_most"]["real_change_mse"] == pytest.approx((37.5 / 127) ** 2, rel=1e-5)

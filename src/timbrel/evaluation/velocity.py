@@ -26,6 +26,10 @@ DEFINITIONS = {
 }
 
 
+# Softest and hardest MIDI velocity of each group told apart.
+VELOCITY_BANDS = ((1, 49), (50, 74), (75, 99), (101, 127))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Struck:
     """Real notes of other velocities. ``notes`` [n] with the engine of each, ``source`` str [n]; ``own`` and ``main``
@@ -124,7 +128,9 @@ def figures(made: Struck, chosen: np.ndarray, heard: Sequence[HeardNote]) -> dic
         "changed_most": _group(made, most),
         "by_source": {str(name): _group(made, made.source == name) for name in np.unique(made.source)},
         "by_velocity": {
-            str(value): _group(made, made.notes.velocity == value) for value in np.unique(made.notes.velocity)
+            f"{low}-{high}": _group(made, band)
+            for low, high in VELOCITY_BANDS
+            if (band := (made.notes.velocity >= low) & (made.notes.velocity <= high)).any()
         },
         "lsd_db": {
             "notes": len(chosen),

@@ -57,7 +57,10 @@ def run(params: Params, root: Path, record: Record) -> None:
         path = models / f"{name}.onnx"
         sources[name] = ModelSource(path=path, entry=describe_model(path, **described[name]))
     data = _data(params, root / "data" / "notes", root / "data" / "patches")
-    card = model_card(models=sources, data=data, pitches=MAP_PITCHES, reports=_reports(root / "reports"))
+    reports = _reports(root / "reports")
+    if params.codec.weights is not None or params.codec.kind == "encodec":
+        reports.pop("codec", None)  # it was not trained here, and its stage took no time worth telling
+    card = model_card(models=sources, data=data, pitches=MAP_PITCHES, reports=reports)
     bundle = Bundle.build(
         root / "bundle",
         models=sources,
