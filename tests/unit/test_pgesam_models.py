@@ -20,6 +20,7 @@ from timbrel.pgesam.generator_training import (
     at_main_velocity,
     frame_error,
     free_running,
+    mean_attacks,
     previous_tokens,
     train_generator,
 )
@@ -307,6 +308,7 @@ def test_the_summary_is_means_and_deviations_over_doubling_spans():
 def test_cached_steps_agree_with_all_tokens_at_once(sizes):
     torch.manual_seed(1)
     generator = Generator(SMALL_GENERATOR).eval()
+    torch.nn.init.normal_(generator.attack.weight)
     position, pitch = torch.randn(3, 2), torch.tensor([0, 11, 24])
     past = torch.randn(3, SMALL_GENERATOR.tokens, SMALL_GENERATOR.token_width)
     hidden = torch.zeros_like(past)
@@ -319,7 +321,8 @@ def test_cached_steps_agree_with_all_tokens_at_once(sizes):
             steps.append(tokens)
         written = generator.to_frames(generator(hidden, position, pitch))[:, :FRAMES]
         all_hidden = generator.to_frames(generator(None, position, pitch))[:, :FRAMES]
-    torch.testing.assert_close(torch.cat(steps, dim=1), at_once, atol=1e-5, rtol=1e-4)
+    stepped = generator.with_attack(torch.cat(steps, dim=1), pitch)
+    torch.testing.assert_close(stepped, at_once, atol=1e-5, rtol=1e-4)
     # Sampling is the same with the past hidden.
     torch.testing.assert_close(all_hidden, written, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
@@ -482,3 +485,16 @@ def test_the_error_of_frames_is_the_mean_of_their_root_mean_squares() -> None:
     smallest = generator_training.SMALLEST_SQUARE
     wanted = ((12.5 + smallest) ** 0.5 + smallest**0.5) / 2
     assert float(frame_error(predicted, target, 2)) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_generator_starts_from_the_mean_attack_of_each_pitch() -> None:
+    notes = MapNotes(
+        row=np.array([0, 1, 2]), instrument=np.array([0, 1, 0]), family=np.zeros(3, dtype=np.int64),
+        pitch=np.array([4, 4, 24]), velocity=np.full(3, 100), split=np.full(3, "train"), instruments=("a", "b"),
+    )  # fmt: skip
+    embeddings = np.zeros((3, FRAMES, 128), dtype=np.float16)
+    embeddings[0, :, 0], embeddings[1, :, 0], embeddings[2, 5, 7] = 1.0, 3.0, 8.0
+    means = mean_attacks(embeddings, notes, SMALL_GENERATOR).unflatten(1, (6, 128))
+    assert means[4, :, 0].tolist() == [2.0] * 6
+    assert means[24, 5, 7] == 8.0
+    assert float(means.abs().sum()) == 6 * 2.0 + 8.0

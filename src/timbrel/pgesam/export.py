@@ -25,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from timbrel.files import atomic_write
-from timbrel.pgesam.generator import Cache, Generator, GeneratorShape
+from timbrel.pgesam.generator import ATTACK_TOKENS, Cache, Generator, GeneratorShape
 from timbrel.pgesam.vae import MapEncoder, Vae
 
 OPSET = 17
@@ -50,8 +50,9 @@ class _ConditionGraph(nn.Module):
 
     def forward(
         self, position: Tensor, pitch: Tensor, velocity: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        return tuple(self.generator.condition_cache(position, pitch, velocity))  # type: ignore[return-value]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        keys, values = self.generator.condition_cache(position, pitch, velocity)
+        return keys, values, self.generator.attack(pitch)
 
 
 class _StepGraph(nn.Module):
@@ -95,8 +96,8 @@ def export_generator(generator: Generator, path: Path, *, block: int | None = No
         _ConditionGraph(generator).eval(),
         tuple(given.values()),
         inputs=tuple(given),
-        outputs=("condition_keys", "condition_values"),
-        batch_axes=dict.fromkeys(given, 0) | {"condition_keys": 1, "condition_values": 1},
+        outputs=("condition_keys", "condition_values", "attack"),
+        batch_axes=dict.fromkeys(given, 0) | {"condition_keys": 1, "condition_values": 1, "attack": 0},
     )
     head = shape.width // shape.heads
     past = torch.zeros(shape.decoder_layers, 2, shape.heads, 3, head)
@@ -162,6 +163,7 @@ def _loop_model(
     constants = {
         "zero": np.array([0], np.int64),
         "one": np.array([1], np.int64),
+        "two": np.array([2], np.int64),
         "per_turn": np.array([per_turn], np.int64),
         "per_turn_less_one": np.array([per_turn - 1], np.int64),
         "block": np.array(block, np.int64),
@@ -169,6 +171,8 @@ def _loop_model(
         "layers": np.array([shape.decoder_layers], np.int64),
         "heads_past_width": np.array([shape.heads, 0, shape.width // shape.heads], np.int64),
         "frames_shape": np.array([0, -1, shape.dimensions], np.int64),
+        "attack_end": np.array([ATTACK_TOKENS * shape.frames_per_token], np.int64),
+        "far": np.array([shape.tokens * shape.frames_per_token], np.int64),
         "true": np.array(True),
         "scalar": np.array([], np.int64),
     }
@@ -200,7 +204,16 @@ def _loop_model(
         # [turns, b, block, token_width] → [b, turns, block, token_width] → [b, all frames, 128] → [b, frames, 128]
         node("Transpose", ["blocks"], ["blocks_of_note"], perm=[1, 0, 2, 3]),
         node("Reshape", ["blocks_of_note", "frames_shape"], ["all_frames"]),
-        node("Slice", ["all_frames", "zero", "frames", "one"], ["embedding"]),
+        # the first frames with the mean attack added
+        node("Reshape", ["condition/attack", "frames_shape"], ["attack_frames"]),
+        node("Slice", ["all_frames", "zero", "attack_end", "one"], ["first_frames"]),
+        node("Shape", ["first_frames"], ["first_shape"]),
+        node("Slice", ["first_shape", "one", "two"], ["first_count"]),
+        node("Slice", ["attack_frames", "zero", "first_count", "one"], ["attack_written"]),
+        node("Slice", ["all_frames", "attack_end", "far", "one"], ["later_frames"]),
+        node("Add", ["first_frames", "attack_written"], ["first_with_attack"]),
+        node("Concat", ["first_with_attack", "later_frames"], ["whole_note"], axis=1),
+        node("Slice", ["whole_note", "zero", "frames", "one"], ["embedding"]),
     ]
     graph = helper.make_graph(
         nodes,

@@ -29,7 +29,7 @@ from timbrel.errors import DataError
 from timbrel.pgesam.curriculum import learning_rate_factor
 from timbrel.pgesam.dataset import HIGHEST_VELOCITY, MAIN_VELOCITY, MapNotes
 from timbrel.pgesam.evaluation import overfits
-from timbrel.pgesam.generator import Generator, GeneratorShape
+from timbrel.pgesam.generator import ATTACK_TOKENS, Generator, GeneratorShape
 from timbrel.pgesam.vae_training import Encoded
 from timbrel.training import Report, seed_everything, step_generator, train
 
@@ -105,6 +105,8 @@ def train_generator(
     """
     seed_everything(training.seed)
     generator = Generator(shape).to(device)
+    with torch.no_grad():
+        generator.attack.weight.copy_(mean_attacks(embeddings, notes.of("train"), shape))
     optimizer = torch.optim.AdamW(
         generator.parameters(),
         lr=training.learning_rate,
@@ -175,6 +177,21 @@ def previous_tokens(
     )
     hidden = torch.from_numpy(rng.random((batch, tokens - 1)) < share).to(target.device)
     return functional.pad(past.masked_fill(hidden[:, :, None], 0.0), (0, 0, 1, 0))
+
+
+def mean_attacks(embeddings: np.ndarray, notes: MapNotes, shape: GeneratorShape) -> Tensor:
+    """The mean over ``notes`` of their first tokens, for each pitch: float32 [pitches, ATTACK_TOKENS · token_width].
+
+    Zeros for a pitch without a note.
+    """
+    frames = min(ATTACK_TOKENS * shape.frames_per_token, shape.frames)
+    means = np.zeros(
+        (shape.pitches, ATTACK_TOKENS * shape.frames_per_token, shape.dimensions), dtype=np.float32
+    )
+    for pitch in np.unique(notes.pitch):
+        rows = notes.row[notes.pitch == pitch]
+        means[pitch, :frames] = np.asarray(embeddings[rows, :frames], dtype=np.float32).mean(0)
+    return torch.from_numpy(means).flatten(1)
 
 
 def frame_error(predicted: Tensor, target: Tensor, dimensions: int) -> Tensor:
