@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from timbrel.studies.table import Line
 
@@ -29,6 +30,9 @@ def bars(
                 axes.barh(places, values, height=height, xerr=whiskers, label=label_of)
         if title in logarithmic:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_title(title, fontsize="medium")
     all_axes[0].set_yticks(range(len(table)), [str(line.labels[label]) for line in table], fontsize="small")
     all_axes[0].invert_yaxis()
