@@ -18,7 +18,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "export": (),
     "library": ("library",),
     "index": (),
-    "bundle": ("notes", "library"),
+    "bundle": ("notes", "codec", "library"),
     "evaluate": ("patches", "evaluation"),
 }
 
