@@ -119,6 +119,7 @@ def test_serving_is_locked_without_training_and_without_a_gpl_engine() -> None:
         ("NSynth is not here: lay it into data/nsynth", True),
         ("chromium is not installed", False),
         ("Triton cannot run here: no wheel", False),
+        ("no Debian package amsynth here", False),
     ],
 )
 def test_ci_excuses_only_what_no_installation_mends(reason: str, allowed: bool) -> None:
