@@ -265,7 +265,7 @@ def test_the_generator_learns_what_velocity_does(world, trained):
         encode(trained[0], both, np.arange(600), CPU),
     )
     generator = train_generator(
-        both, notes, encoded, shape=SMALL_GENERATOR, training=replace(GENERATOR_TRAINING, steps=200),
+        both, notes, encoded, shape=SMALL_GENERATOR, training=replace(GENERATOR_TRAINING, steps=150),
         report=lambda *_: None, device=CPU,
     )  # fmt: skip
     place, pitch = encoded.mu[:25], notes.pitch[:25]
