@@ -57,9 +57,7 @@ def test_each_variant_leaves_out_one_term() -> None:
 def test_the_ablations_train_every_variant_and_seed(setup: maps.MapTraining, tmp_path) -> None:
     study = maps.ablations(setup, [1, 2])
     assert len(study.rows) == 18
-    small = replace(
-        study, rows=[row for row in study.rows if row.labels["variant"] in ("full", "no kl")]
-    )
+    small = replace(study, rows=[row for row in study.rows if row.labels["variant"] in ("full", "no kl")])
     full, no_kl = table.run(small, tmp_path, {})
     assert (full.labels, full.runs) == ({"variant": "full"}, 2)
     for prefix in ("train", "heldout"):
