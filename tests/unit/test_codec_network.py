@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from timbrel.codec.baselines import FullMagnitudeCodec, MelCodec
+from timbrel.codec.emphasis import by_ear
 from timbrel.codec.evaluate import evaluate
 from timbrel.codec.export import export
 from timbrel.codec.in_process import TorchModels
-from timbrel.codec.network import CodecConfig, MagnitudeCodec
+from timbrel.codec.network import DECIBEL_SCALE, CodecConfig, MagnitudeCodec
 from timbrel.codec.runtime import MagnitudeCodecRuntime
-from timbrel.codec.spectrum import log_magnitude, log_spectral_distance
+from timbrel.codec.spectrum import BINS, log_magnitude, log_spectral_distance
 from timbrel.codec.storage import load_codec, save_codec
 from timbrel.codec.train import (
     CodecTraining,
@@ -123,12 +124,73 @@ def test_a_resumed_training_equals_one_that_ran_through(notes: Notes, tmp_path: 
 
 
 def test_losses_by_hand() -> None:
-    """Two bins at 0 dB and -40 dB weigh 10 : 1; errors are 1 dB and 3 dB."""
+    """Two bins at 0 dB and -40 dB weigh 10 : 1, but for the ear, which tells the lower a little better apart; errors
+    are 1 dB and 3 dB."""
+    density = np.array([1.0, 1.0 / (1.0 + 4.37e-3 * 24_000 / 2_048)])
+    low, high = 0.2 + 0.8 * density / density.mean()
+    assert (low, high) == pytest.approx((1.02, 0.98), abs=1e-3)
     terms = losses(torch.tensor([[0.0, -40.0]]), torch.tensor([[1.0, -37.0]]))
     assert terms["lsd"].item() == pytest.approx(np.sqrt((1.0 + 9.0) / 2), abs=1e-3)
-    assert terms["partials"].item() == pytest.approx((1.0 * 10 + 3.0 * 1) / 11, abs=1e-4)
-    assert terms["slopes"].item() == pytest.approx(2.0 * 1 / 11, abs=1e-4)
-    assert terms["peaks"].item() == pytest.approx((1.0 * 1 + 3.0 * 0.1) / 1.1, abs=1e-4)
+    assert terms["heard"].item() == pytest.approx(np.sqrt((1.0 * low + 9.0 * high) / 2), abs=1e-3)
+    parts = 10.0 * low + high
+    assert terms["partials"].item() == pytest.approx((10.0 * low + 3.0 * high) / parts, abs=1e-4)
+    assert terms["slopes"].item() == pytest.approx(2.0 * high / parts, abs=1e-4)
+    # They lie within 190 Hz of each other, so the loud one is the measure of the weak one.
+    assert terms["peaks"].item() == pytest.approx((10.0 * low + 3.0 * high) / parts, abs=1e-4)
+
+
+def test_the_ear_counts_low_bins_most() -> None:
+    """At 1 kHz the band is 132.6 Hz wide, at 8 kHz 888 Hz (Glasberg and Moore 1990)."""
+    weight = by_ear(BINS).double()
+    assert weight.mean().item() == pytest.approx(1.0, abs=1e-6)
+    one, eight = (weight[round(hertz * 2_048 / 24_000)].item() - 0.2 for hertz in (1_000, 8_000))
+    assert one / eight == pytest.approx(888.2 / 132.6, rel=0.01)
+
+
+def test_a_new_correction_changes_nothing_and_training_makes_it_help(
+    trained: tuple[MagnitudeCodec, object], notes: Notes
+) -> None:
+    network, _ = trained
+    frames = torch.from_numpy(draw_frames([notes], 300, np.random.default_rng(4)))
+    with torch.no_grad():
+        for latent in network.with_corrections(2).latents(frames):
+            torch.testing.assert_close(latent, network.latent(frames), rtol=0, atol=0)
+    settings = CodecTraining(
+        hidden=128, corrections=2, steps=40, batch_frames=128, learning_rate=1e-3, pca_frames=1_000, seed=4
+    )
+    corrected = train_codec([notes], settings, report=lambda *_: None, start=network)
+    assert network.config.corrections == 0
+    with torch.no_grad():
+        errors = [
+            losses(frames, corrected.spectrum(latent))["heard"].item() for latent in corrected.latents(frames)
+        ]
+    assert errors[2] < 0.99 * errors[0]
+
+
+def test_corrections_follow_the_gradient_of_the_decoder(trained: tuple[MagnitudeCodec, object]) -> None:
+    network, _ = trained
+    generator = torch.Generator().manual_seed(1)
+    latent = torch.randn(5, 128, generator=generator, dtype=torch.float64).requires_grad_(True)
+    x, weight = (torch.rand(5, BINS, generator=generator, dtype=torch.float64) for _ in range(2))
+    double = network.with_corrections(1).double()
+    decoded = (double.spectrum(latent) - double.mean) / DECIBEL_SCALE
+    (expected,) = torch.autograd.grad(-0.5 * (weight * (x - decoded).square()).sum(), latent)
+    torch.testing.assert_close(double._gradient(x, latent, weight), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_rounded_weights_are_stored_in_half_the_space_and_lose_nothing(
+    trained: tuple[MagnitudeCodec, object], tmp_path: Path
+) -> None:
+    network = trained[0].with_corrections(1)
+    save_codec(network, tmp_path / "whole", {})
+    network.round_weights()
+    save_codec(network, tmp_path / "half", {})
+    whole, half = ((tmp_path / name / "codec.safetensors").stat().st_size for name in ("whole", "half"))
+    assert half < 0.54 * whole  # statistics, and the names, keep their size
+    for (name, one), other in zip(
+        network.state_dict().items(), load_codec(tmp_path / "half").state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, msg=name)
 
 
 def test_a_weak_partial_counts_as_much_as_a_loud_one_far_from_it() -> None:
@@ -138,7 +200,9 @@ def test_a_weak_partial_counts_as_much_as_a_loud_one_far_from_it() -> None:
     decoded[0, 5] += 1.0
     decoded[0, 55] += 3.0
     decoded[0, 30] += 50.0  # below the sounding level: for the other terms to judge
-    assert losses(target, decoded)["peaks"].item() == pytest.approx(2.0, abs=1e-4)
+    low, high = by_ear(60)[[5, 55]].tolist()
+    expected = (low * 1.0 + high * 3.0) / (low + high)
+    assert losses(target, decoded)["peaks"].item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -185,10 +249,14 @@ def test_saved_codecs_come_back_and_torn_ones_do_not(
         load_codec(tmp_path)
 
 
+@pytest.mark.parametrize("corrections", [0, 2])
 def test_onnx_equals_torch_at_any_batch_and_length(
-    trained: tuple[MagnitudeCodec, object], tmp_path: Path
+    trained: tuple[MagnitudeCodec, object], tmp_path: Path, corrections: int
 ) -> None:
-    network, _ = trained
+    network = trained[0].with_corrections(corrections)
+    torch.manual_seed(2)
+    for parameter in network.corrections.parameters():
+        torch.nn.init.normal_(parameter, std=0.01)
     save_codec(network, tmp_path / "codec", {})
     encoder_path, decoder_path = export(tmp_path / "codec", tmp_path / "models")
     assert (encoder_path.name, decoder_path.name) == ("codec_encoder.onnx", "codec_decoder.onnx")
@@ -205,6 +273,26 @@ def test_onnx_equals_torch_at_any_batch_and_length(
         given = {"embedding": rng.standard_normal((batch, frames, 128)).astype(np.float32)}
         decoded = decoder.run(["log_magnitude"], given)[0]
         np.testing.assert_allclose(decoded, models.run("codec_decoder", given)["log_magnitude"], atol=1e-4)
+
+
+def test_exported_weights_that_fit_are_kept_in_half_precision(
+    trained: tuple[MagnitudeCodec, object], tmp_path: Path
+) -> None:
+    network = trained[0].with_corrections(1)
+    sizes, found = [], []
+    spectra = {"log_magnitude": np.random.default_rng(6).uniform(-90, 0, (1, 9, BINS)).astype(np.float32)}
+    for name in ("whole", "half"):
+        if name == "half":
+            network.round_weights()
+        save_codec(network, tmp_path / name, {})
+        encoder, _ = export(tmp_path / name, tmp_path / name)
+        sizes.append(encoder.stat().st_size)
+        session = onnxruntime.InferenceSession(str(encoder), providers=["CPUExecutionProvider"])
+        found.append(session.run(None, spectra)[0])
+    assert sizes[1] < 0.55 * sizes[0]
+    expected = TorchModels(network).run("codec_encoder", spectra)["embedding"]
+    np.testing.assert_allclose(found[1], expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=2e-2)
 
 
 def test_a_note_survives_the_whole_way(trained: tuple[MagnitudeCodec, object], notes: Notes) -> None:

@@ -6,12 +6,16 @@ codec_decoder.onnx   embedding [batch, frames, 128]      -> log_magnitude [batch
 
 from __future__ import annotations
 
+import math
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+import onnx
 import torch
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from timbrel.codec.network import DIMENSIONS
@@ -21,6 +25,7 @@ from timbrel.codec.storage import load_codec
 from timbrel.files import atomic_write
 
 OPSET = 17
+SMALLEST_HALVED = 1_024
 
 
 class HasTwoHalves(Protocol):
@@ -48,7 +53,10 @@ def export(folder: Path, out: Path) -> tuple[Path, Path]:
     """
     codec = load_codec(folder)
     encoder, decoder = out / f"{ENCODER}.onnx", out / f"{DECODER}.onnx"
-    write_graph(Half(codec, "encode"), torch.zeros(2, 3, BINS), "log_magnitude", "embedding", encoder)
+    # Corrections use the decoder's weights as they are and transposed: folded, each would be kept twice.
+    write_graph(
+        Half(codec, "encode"), torch.zeros(2, 3, BINS), "log_magnitude", "embedding", encoder, fold=False
+    )
     write_graph(Half(codec, "decode"), torch.zeros(2, 3, DIMENSIONS), "embedding", "log_magnitude", decoder)
     return encoder, decoder
 
@@ -58,7 +66,8 @@ def write_graph(
 ) -> None:
     """Trace ``module`` on ``example`` and write it; the first two axes of its input and output are free.
 
-    ``fold``: keep what follows from constants as constants of its own.
+    ``fold``: keep what follows from constants as constants of its own. Weights that half precision holds exactly are
+    kept in it (``halve``).
     """
     axes = {name: {0: "batch", 1: "samples" if name == "audio" else "frames"} for name in (given, wanted)}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -76,5 +85,29 @@ def write_graph(
             opset_version=OPSET,
             dynamo=False,
         )
+        model = onnx.load(written)
+        halve(model)
         with atomic_write(path) as handle:
-            handle.write(written.read_bytes())
+            handle.write(model.SerializeToString())
+
+
+def halve(model: onnx.ModelProto) -> None:
+    """Store every large weight of ``model`` that half precision holds exactly in half precision, in place.
+
+    A cast brings each back to single precision when the model is loaded: the file shrinks, no number changes.
+    """
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type != onnx.TensorProto.FLOAT or math.prod(weight.dims) < SMALLEST_HALVED:
+            continue
+        values = numpy_helper.to_array(weight)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), values):
+            continue
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*casts, *nodes])

@@ -8,21 +8,31 @@ It is as good as a 128-component PCA before the first step, and the multilayer p
 cannot: that partials move with the pitch. The PCA basis is turned by a random rotation, so that every one of the 128
 dimensions has about the same spread: standardising them then hardly changes distances, and a mean squared error on
 embeddings (what the generator minimises) stays nearly proportional to one on spectra.
+
+What the encoder gives is a first guess. ``corrections`` then look at what the decoder makes of it, and move it: each
+takes the gradient of the decoder's error and learned by how much to follow it (learned gradient descent: Andrychowicz
+et al. 2016; iterative inference: Marino, Yue and Mandt 2018). A larger encoder or a longer training did not find the
+codes that are there to be found: of 14 notes whose F0 was lost, codes fitted by 40 steps of Adam kept 13.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from timbrel.codec.emphasis import against_loudest, against_neighbours, by_ear
 from timbrel.codec.spectrum import BINS, FLOOR_DB
 
 DIMENSIONS = 128
 # Decibels are divided by this inside the network, so that values are of the order of 1.
 DECIBEL_SCALE = 20.0
+# Brings the gradients that corrections see to the order of 1.
+GRADIENT_SCALE = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +40,25 @@ class CodecConfig:
     """Sizes that the weights depend on."""
 
     hidden: int = 512
+    corrections: int = 0
+    correction_hidden: int = 512
+
+
+class Correction(nn.Module):
+    """One move of a latent [..., 128] by the gradient of its error [..., 128]; at first it leaves it where it is."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.direct = nn.Linear(DIMENSIONS, DIMENSIONS, bias=False)
+        last = nn.Linear(hidden, DIMENSIONS)
+        self.learned = nn.Sequential(nn.Linear(2 * DIMENSIONS, hidden), nn.GELU(), last)
+        nn.init.zeros_(self.direct.weight)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, latent: Tensor, gradient: Tensor) -> Tensor:
+        moved: Tensor = latent + self.direct(gradient) + self.learned(torch.cat([latent, gradient], dim=-1))
+        return moved
 
 
 class MagnitudeCodec(nn.Module):
@@ -63,6 +92,16 @@ class MagnitudeCodec(nn.Module):
             if isinstance(last, nn.Linear):
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
+        self.corrections = nn.ModuleList(
+            [Correction(config.correction_hidden) for _ in range(config.corrections)]
+        )
+
+    def with_corrections(self, count: int) -> MagnitudeCodec:
+        """A copy with ``count`` corrections, new ones where it has fewer: it codes as this one does until trained."""
+        copy = MagnitudeCodec(replace(self.config, corrections=count))
+        mine = {name: tensor for name, tensor in self.state_dict().items() if name in copy.state_dict()}
+        copy.load_state_dict(copy.state_dict() | mine)
+        return copy
 
     @torch.no_grad()
     def start_from_pca(self, log_magnitude: np.ndarray, seed: int) -> None:
@@ -87,8 +126,33 @@ class MagnitudeCodec(nn.Module):
 
     def latent(self, log_magnitude: Tensor) -> Tensor:
         """Before standardising: dB [..., 1025] -> [..., 128]."""
+        return self.latents(log_magnitude)[-1]
+
+    def latents(self, log_magnitude: Tensor) -> list[Tensor]:
+        """The first guess, and what each correction made of it: 1 + ``corrections`` times [..., 128]."""
         x = (log_magnitude - self.mean) / DECIBEL_SCALE
-        return self.analysis(x) + self.analysis_residual(x)
+        found = [self.analysis(x) + self.analysis_residual(x)]
+        if self.corrections:
+            # As the loss counts errors, but for the slopes.
+            weight = by_ear(BINS).to(x.device) / BINS + against_loudest(log_magnitude)
+            weight = (weight + against_neighbours(log_magnitude)) * GRADIENT_SCALE
+            for correction in self.corrections:
+                found.append(correction(found[-1], self._gradient(x, found[-1], weight)))
+        return found
+
+    def _gradient(self, x: Tensor, latent: Tensor, weight: Tensor) -> Tensor:
+        """Downhill from ``latent``, of half the weighted squared error: J' (weight * (x - decoded)), [..., 128].
+
+        ``x`` [..., 1025]: the spectrum as the network sees it. J, the derivative of the decoder, is written out:
+        serving has no automatic differentiation.
+        """
+        first, _, second, _, third = self.synthesis_residual
+        before = first(latent)
+        between = second(functional.gelu(before))
+        error = weight * (x - self.synthesis(latent) - third(functional.gelu(between)))
+        back = (error @ third.weight) * _gelu_slope(between)
+        back = (back @ second.weight) * _gelu_slope(before)
+        return error @ self.synthesis.weight + back @ first.weight
 
     def spectrum(self, latent: Tensor) -> Tensor:
         """The inverse of ``latent``: [..., 128] -> dB [..., 1025]."""
@@ -102,3 +166,19 @@ class MagnitudeCodec(nn.Module):
     def decode(self, embedding: Tensor) -> Tensor:
         """Embedding [..., 128] -> dB [..., 1025], never below the floor."""
         return self.spectrum(embedding * self.latent_scale + self.latent_mean).clamp_min(FLOOR_DB)
+
+    @torch.no_grad()
+    def round_weights(self) -> None:
+        """Round the weights to what half precision holds: they are stored in it (``storage``) and lose nothing there.
+
+        The buffers keep single precision.
+        """
+        for parameter in self.parameters():
+            parameter.copy_(parameter.half())
+
+
+def _gelu_slope(x: Tensor) -> Tensor:
+    """The derivative of GELU, Φ(x) + x φ(x)."""
+    return 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0))) + x * torch.exp(-0.5 * x * x) / math.sqrt(
+        2.0 * math.pi
+    )

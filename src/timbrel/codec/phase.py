@@ -74,9 +74,11 @@ def _nearest_peak(is_peak: np.ndarray, log: np.ndarray) -> np.ndarray:
     return np.where((owner < 0) | (owner >= bins), index, owner)
 
 
-def griffin_lim(magnitude: np.ndarray, phase: np.ndarray, iterations: int) -> np.ndarray:
+def griffin_lim(magnitude: np.ndarray, phase: np.ndarray, iterations: int, *, known: int = 0) -> np.ndarray:
     """Fast Griffin-Lim from ``phase`` (both [frames, bins]): float32 [frames * 320].
 
+    The phases of the first ``known`` frames are no guess and stay as they are: a sound that goes on differently from
+    some frame on is, before that frame, the sound it was.
     The same as ``istft`` and ``stft`` in turn, but every array is made once and worked on in place: at these sizes
     (2.5 MB a spectrogram) most of the time would go into new memory, not into transforms.
     """
@@ -85,6 +87,7 @@ def griffin_lim(magnitude: np.ndarray, phase: np.ndarray, iterations: int) -> np
     pushed = np.empty(target.shape, dtype=np.complex64)
     np.multiply(target, np.cos(phase), out=pushed.real)
     np.multiply(target, np.sin(phase), out=pushed.imag)
+    held = pushed[:known].copy()
     synthesis = _Synthesis(count)
     windowed = np.empty((count, FFT_SIZE), dtype=np.float32)
     size, square = np.empty_like(target), np.empty_like(target)
@@ -110,6 +113,7 @@ def griffin_lim(magnitude: np.ndarray, phase: np.ndarray, iterations: int) -> np
         np.divide(target, size, out=size)
         real *= size
         imaginary *= size
+        pushed[:known] = held
         audio = synthesis.add_up(pushed)
     return audio.copy()
 
@@ -154,7 +158,8 @@ def reconstruct(
     magnitude = to_magnitude(log_magnitude)
     if magnitude.shape[0] == 0:
         return np.zeros(0, dtype=np.float32)
-    audio = griffin_lim(magnitude, initial_phase(magnitude, known), iterations)
+    count = 0 if known is None else len(known)
+    audio = griffin_lim(magnitude, initial_phase(magnitude, known), iterations, known=count)
     audio[:FADE_IN] *= _half_hann(FADE_IN)
     audio[-FADE_OUT:] *= _half_hann(FADE_OUT)[::-1]
     return limit(audio)

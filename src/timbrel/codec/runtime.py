@@ -106,7 +106,8 @@ class EncodecRuntime:
     def encode_spectra(self, note: Spectra) -> np.ndarray:
         magnitude = spectrum.to_magnitude(note.log_magnitude)
         guess = phase.initial_phase(magnitude, note.phase)
-        return self.encode(phase.griffin_lim(magnitude, guess, phase.ITERATIONS))
+        known = 0 if note.phase is None else len(note.phase)
+        return self.encode(phase.griffin_lim(magnitude, guess, phase.ITERATIONS, known=known))
 
     def decode_spectra(self, embedding: np.ndarray) -> Spectra:
         spectra = spectrum.stft(self._decoded(embedding))

@@ -8,7 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load, save
+from torch import Tensor
 
 from timbrel.codec.network import DIMENSIONS, CodecConfig, MagnitudeCodec
 from timbrel.codec.spectrum import BINS, FFT_SIZE, FLOOR_DB, FRAME_RATE, HOP, SAMPLE_RATE
@@ -20,8 +22,11 @@ DESCRIPTION = "codec.json"
 
 
 def save_codec(network: MagnitudeCodec, folder: Path, record: Mapping[str, Any]) -> None:
-    """Write both files into ``folder``, the description last. ``record`` (plain values) is kept as it is."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    """Write both files into ``folder``, the description last. ``record`` (plain values) is kept as it is.
+
+    Weights that half precision holds exactly (``MagnitudeCodec.round_weights``) are stored in it.
+    """
+    tensors = {name: _shortest(tensor.detach().cpu()) for name, tensor in network.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as handle:
         handle.write(save(tensors))
     description = {
@@ -41,6 +46,11 @@ def save_codec(network: MagnitudeCodec, folder: Path, record: Mapping[str, Any])
     }
     with atomic_write(folder / DESCRIPTION) as handle:
         handle.write((json.dumps(description, indent=2) + "\n").encode())
+
+
+def _shortest(tensor: Tensor) -> Tensor:
+    half = tensor.half()
+    return (half if torch.equal(half.to(tensor.dtype), tensor) else tensor).contiguous()
 
 
 def load_codec(folder: Path) -> MagnitudeCodec:

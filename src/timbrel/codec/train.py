@@ -1,8 +1,8 @@
 """Train the codec on random windows of notes.
 
 A batch is a set of windows of 2,048 samples at random places of random notes, transformed on the fly: nothing is
-computed ahead, no two batches are equal, and a step is a few large matrix products. The loss is what the codec is
-judged by, the log-spectral distance, plus two terms weighted by amplitude, because partials carry the pitch.
+computed ahead, no two batches are equal, and a step is a few large matrix products. The loss is a log-spectral
+distance, weighted by the ear's resolution, plus terms weighted by amplitude, because partials carry the pitch.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ import numpy as np
 import torch
 from scipy import fft
 from torch import Tensor
-from torch.nn import functional
 
+from timbrel.codec.emphasis import against_loudest, by_ear, prominence
 from timbrel.codec.network import CodecConfig, MagnitudeCodec
-from timbrel.codec.spectrum import FFT_SIZE, FLOOR_DB, FULL_SCALE, HOP, WINDOW, to_decibels
+from timbrel.codec.spectrum import FFT_SIZE, FULL_SCALE, HOP, WINDOW, to_decibels
 from timbrel.errors import DataError
 from timbrel.training import Report, pick_device, seed_everything, step_generator, train
 
-# A partial is loud or soft against its neighbours within this many bins (190 Hz) on either side.
-NEIGHBOUR_BINS = 16
-# So far above the floor a bin counts as sounding.
-SOUNDING_DB = 6.0
 # Windows whose loudest bin lies below this are drawn again (once): silence teaches nothing.
 SILENT_DB = -75.0
+EARLIER_WEIGHT = 0.2
+LARGEST_GRADIENT = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +34,12 @@ class CodecTraining:
     """How long and on how much; the learning rate rises for 100 steps and falls along a cosine to ``steps``.
 
     ``latent_noise``: on the embedding in training, in standard deviations; what a generator predicts is never exact.
-    ``peaks_weight``: of the term ``peaks`` of ``losses``.
+    ``peaks_weight``: of the term ``peaks`` of ``losses``. ``corrections``: of the encoder's first guess; what comes
+    before the last of them counts ``EARLIER_WEIGHT`` each.
     """
 
     hidden: int = 512
+    corrections: int = 0
     steps: int = 2_500
     batch_frames: int = 512
     learning_rate: float = 1e-3
@@ -90,22 +90,22 @@ def _draw_sounding(sets: Sequence[Notes], count: int, rng: np.random.Generator) 
 def losses(target: Tensor, decoded: Tensor) -> dict[str, Tensor]:
     """The terms of the loss for dB spectra [n, 1025], each a scalar in dB.
 
-    ``lsd``: root mean square over bins, mean over frames. ``partials``: L1 weighted by the square root of the
-    amplitude relative to the frame's loudest bin, so that a partial 40 dB down still counts a tenth. ``slopes``: the
-    same weight on the step from bin to bin, because a partial's frequency is read from the bins around its peak.
-    ``peaks``: as ``partials``, but relative to the loudest bin nearby, among the bins that sound: which partials are
-    there, however weak, is what tells an octave from the next.
+    ``lsd``: root mean square over bins, mean over frames; to be told, not to be minimised. ``heard``: the same with the
+    bins weighted ``by_ear``, as they are below. ``partials``: L1 weighted by the square root of the amplitude relative
+    to the frame's loudest bin, so that a partial 40 dB down still counts a tenth. ``slopes``: the same weight on the
+    step from bin to bin, because a partial's frequency is read from the bins around its peak. ``peaks``: as
+    ``partials``, but relative to the loudest bin nearby, among the bins that sound: which partials are there, however
+    weak, is what tells an octave from the next.
     """
     error = decoded - target
-    nearby = functional.max_pool1d(target[:, None], 2 * NEIGHBOUR_BINS + 1, 1, NEIGHBOUR_BINS)[:, 0]
-    prominence = torch.exp((target - nearby) * (math.log(10.0) / 40.0)) * (target > FLOOR_DB + SOUNDING_DB)
-    weight = torch.exp((target - target.amax(dim=-1, keepdim=True)) * (math.log(10.0) / 40.0))
-    weight = weight / weight.sum(dim=-1, keepdim=True)
+    near, weight = prominence(target), against_loudest(target)
+    ear = by_ear(error.shape[-1]).to(error.device)
     return {
         "lsd": error.square().mean(dim=-1).add(1e-4).sqrt().mean(),
+        "heard": (ear * error.square()).mean(dim=-1).add(1e-4).sqrt().mean(),
         "partials": (weight * error.abs()).sum(dim=-1).mean(),
         "slopes": (weight[:, 1:] * error.diff(dim=-1).abs()).sum(dim=-1).mean(),
-        "peaks": (prominence * error.abs()).sum() / prominence.sum().clamp_min(1.0),
+        "peaks": (near * error.abs()).sum() / near.sum().clamp_min(1.0),
     }
 
 
@@ -126,7 +126,7 @@ def train_codec(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
 ) -> MagnitudeCodec:
-    """A trained, standardised codec on the CPU; ``start``, when given, is trained further (in place).
+    """A trained, standardised codec on the CPU; with ``start``, a copy of it that was trained further.
 
     ``report`` gets ``loss``, the terms of ``losses`` in dB and the ``learning_rate``, and what
     ``validate(network)`` returns each time. Raises DataError without notes.
@@ -135,7 +135,9 @@ def train_codec(
         raise DataError("no note to train the codec on: check the split of data/notes")
     device = pick_device()
     seed_everything(settings.seed)
-    network = start or MagnitudeCodec(CodecConfig(hidden=settings.hidden))
+    network = (start or MagnitudeCodec(CodecConfig(hidden=settings.hidden))).with_corrections(
+        settings.corrections
+    )
     before = step_generator(settings.seed, 2**31)
     first = _draw_sounding(sets, settings.pca_frames, before)
     if start is None:
@@ -147,19 +149,25 @@ def train_codec(
         network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=1e-4, fused=True
     )
 
+    def judged(target: Tensor, latent: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        noise = torch.randn_like(latent) * (settings.latent_noise * network.latent_scale)
+        terms = losses(target, network.spectrum(latent + noise))
+        loss = terms["heard"] + terms["partials"] + terms["slopes"] + settings.peaks_weight * terms["peaks"]
+        return loss, terms
+
     def step(i: int) -> dict[str, float]:
         rng = step_generator(settings.seed, i)
         target = torch.from_numpy(_draw_sounding(sets, settings.batch_frames, rng)).to(device)
         rate = settings.learning_rate * learning_rate_share(i, settings.steps)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        latent = network.latent(target)
-        noise = torch.randn_like(latent) * (settings.latent_noise * network.latent_scale)
-        terms = losses(target, network.spectrum(latent + noise))
-        loss = terms["lsd"] + terms["partials"] + terms["slopes"]
-        loss = loss + settings.peaks_weight * terms["peaks"]
+        *earlier, latent = network.latents(target)
+        loss, terms = judged(target, latent)
+        for guess in earlier:
+            loss = loss + EARLIER_WEIGHT * judged(target, guess)[0]
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
         optimiser.step()
         metrics = {name: term.item() for name, term in terms.items()}
         return {"loss": loss.item(), **metrics, "learning_rate": rate}

@@ -1,8 +1,8 @@
 """Plain synthetic tones, to fill what soundfonts and FM leave open of the space of spectra.
 
-An instrument is one to three voices (octaves and fifths apart, detuned, doubled in unison), each either a band-limited
-wave (saw, pulse, formants, random harmonics, a low pass that opens or closes) or stretched partials of a bar or bell;
-under an envelope, with some noise. Everything is drawn from a seed.
+An instrument is one to three voices (octaves, fifths or thirds apart, detuned, doubled in unison), each either a
+band-limited wave (saw, pulse, formants, random harmonics, a low pass that opens or closes) or stretched partials of a
+bar or bell; under an envelope, with some noise. Everything is drawn from a seed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from timbrel.notes.noteset import HELD_SECONDS, NOTE_SAMPLES, SAMPLE_RATE
 TABLE = 8_192
 INHARMONIC_PARTIALS = 40
 TOP_HZ = 11_500.0
+# Where further voices lie: octaves most often, then what patches tune their second oscillator to.
+TRANSPOSED = (-24, -12, -12, -5, 0, 3, 4, 5, 7, 7, 12, 12, 16, 19, 24)
 Audio = npt.NDArray[np.float32]
 
 
@@ -105,7 +107,7 @@ def _draw_voice(rng: np.random.Generator, *, first: bool) -> Voice:
     spread = float(rng.uniform(0.5, 25.0))
     cutoffs = np.exp(rng.uniform(np.log(150.0), np.log(12_000.0), 2))
     return Voice(
-        transpose=0.0 if first else float(rng.choice([-24, -12, -12, 0, 7, 12, 12, 19, 24])),
+        transpose=0.0 if first else float(rng.choice(TRANSPOSED)),
         level=0.0 if first else float(rng.uniform(-45.0, 0.0)),
         detunes=tuple((spread * rng.uniform(-1.0, 1.0, unison)).tolist()),
         stretch=float(rng.choice([0.0, np.exp(rng.uniform(np.log(1e-5), np.log(3e-2)))], p=[0.85, 0.15])),

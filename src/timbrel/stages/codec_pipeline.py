@@ -60,6 +60,7 @@ class Round(Section):
     """From the full learning rate to none; a synthetic tone is drawn ``tones_weight`` times as often as a note."""
 
     steps: Positive
+    corrections: Annotated[int, Field(ge=0)]
     learning_rate: Rate
     tones_weight: Positive
     latent_noise: Amount
@@ -145,6 +146,7 @@ def train(settings: Settings, root: Path, record: Record) -> None:
             [Notes(sets[name].audio, drawn[name]) for name in sets],
             CodecTraining(
                 hidden=wanted.hidden,
+                corrections=each.corrections,
                 steps=each.steps,
                 batch_frames=wanted.batch_frames,
                 learning_rate=each.learning_rate,
@@ -160,6 +162,7 @@ def train(settings: Settings, root: Path, record: Record) -> None:
         )
         before += each.steps
     assert network is not None
+    network.round_weights()
     figures = validation_losses(network, held_out, wanted.seed, count=10_000)
     record.metrics(figures)
     save_codec(
