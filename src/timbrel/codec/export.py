@@ -6,16 +6,13 @@ codec_decoder.onnx   embedding [batch, frames, 128]      -> log_magnitude [batch
 
 from __future__ import annotations
 
-import math
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
 import onnx
 import torch
-from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from timbrel.codec.network import DIMENSIONS
@@ -23,9 +20,9 @@ from timbrel.codec.runtime import DECODER, ENCODER
 from timbrel.codec.spectrum import BINS
 from timbrel.codec.storage import load_codec
 from timbrel.files import atomic_write
+from timbrel.half_weights import halve
 
 OPSET = 17
-SMALLEST_HALVED = 1_024
 
 
 class HasTwoHalves(Protocol):
@@ -89,25 +86,3 @@ def write_graph(
         halve(model)
         with atomic_write(path) as handle:
             handle.write(model.SerializeToString())
-
-
-def halve(model: onnx.ModelProto) -> None:
-    """Store every large weight of ``model`` that half precision holds exactly in half precision, in place.
-
-    A cast brings each back to single precision when the model is loaded: the file shrinks, no number changes.
-    """
-    casts = []
-    for weight in model.graph.initializer:
-        if weight.data_type != onnx.TensorProto.FLOAT or math.prod(weight.dims) < SMALLEST_HALVED:
-            continue
-        values = numpy_helper.to_array(weight)
-        with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), values):
-            continue
-        name = weight.name
-        weight.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
-        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
-    nodes = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([*casts, *nodes])

@@ -25,6 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from timbrel.files import atomic_write
+from timbrel.half_weights import halve
 from timbrel.pgesam.generator import ATTACK_TOKENS, Cache, Generator, GeneratorShape
 from timbrel.pgesam.vae import MapEncoder, Vae
 
@@ -274,6 +275,7 @@ def _loop_body(step: onnx.GraphProto, shape: GeneratorShape, block: int) -> onnx
 def _publish(model: onnx.ModelProto, path: Path) -> None:
     model.ir_version = IR_VERSION
     model.producer_name = PRODUCER
+    halve(model)
     onnx.checker.check_model(model, full_check=True)
     with atomic_write(path) as handle:
         handle.write(model.SerializeToString())

@@ -2,8 +2,9 @@
 
     embedding [b, frames, 128]
         │  means and deviations over spans of time that double in length: 0-1, 1-2, 2-4 … 64-128, 128-150
+        │  and a comb over the spectrum that they decode to (comb.py)
         ├── linear layers, normed ──► timbre head ──► μ, log σ² [b, 2]
-        └── linear layers, normed ──► pitch head  ──► 25 logits      (reads the embedding, never z)
+        └── linear layer, normed ──► pitch head  ──► 25 logits      (reads the comb, never z)
     z = μ + σ ε β, one-hot of the predicted pitch ──► mirrored stack ──► embedding
 
 On μ sit a family and an instrument classifier, which shape the map during training only.
@@ -11,7 +12,8 @@ On μ sit a family and an instrument classifier, which shape the map during trai
 The published encoder is five strided convolutions. Here it is a fixed summary over time and linear layers: which of
 the 128 numbers move together tells pitch and colour, and a convolution that squeezes them into 64 channels first has to
 find that again. Trained on the neighbour and pitch losses alone, held-out V_inst / V_pitch was 0.018 after 150 s with
-convolutions and 0.009 after 85 s with the summary.
+convolutions and 0.009 after 85 s with the summary. EnCodec's frames stand for no spectrum: there the pitch head reads
+the summary.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from timbrel.pgesam import weights
+from timbrel.pgesam.comb import PitchComb
+from timbrel.pgesam.dataset import LOWEST_PITCH
 from timbrel.pgesam.linear import Doubling, Linear
 
 SLOPE = 0.2
@@ -44,7 +48,10 @@ INSTRUMENT_WIDTHS = (4, 8, 16, 32, 64, 32, 64, 128, 256)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaeShape:
-    """Everything that fixes the shapes of the weights."""
+    """Everything that fixes the shapes of the weights.
+
+    ``spectrum_hidden``: hidden units of the codec's decoder, through which the pitch head looks; 0: there is none.
+    """
 
     instruments: int
     frames: int = 150
@@ -56,6 +63,7 @@ class VaeShape:
     families: int = 11
     dropout: float = 0.1
     map_dimensions: int = 2
+    spectrum_hidden: int = 0
 
     @property
     def coarse_frames(self) -> int:
@@ -183,9 +191,9 @@ class MapEncoder(nn.Module):
         self.shape = shape
         spans = shape.spans
         self.moving = [(start, end) for start, end in spans if end - start >= SHORTEST_MOVING_SPAN]
-        width = (len(spans) + len(self.moving)) * shape.dimensions
+        self.width = (len(spans) + len(self.moving)) * shape.dimensions
         self.timbre = nn.Sequential(
-            *_normed_stack((width, *shape.hidden), shape.dropout),
+            *_normed_stack((self.width, *shape.hidden), shape.dropout),
             *_head(shape.hidden[-1], shape.head_width, 2 * shape.map_dimensions),
         )
         # A σ of 1 from the start would drown the small first μ, and the decoder would learn to ignore the map.
@@ -195,24 +203,32 @@ class MapEncoder(nn.Module):
                 last.bias[shape.map_dimensions :] = FIRST_LOG_VARIANCE
                 last.weight[: shape.map_dimensions].normal_(std=shape.head_width**-0.5)
         self.whitening = Whitening(shape.map_dimensions, shape.map_deviation)
+        self.comb = (
+            PitchComb(shape.spectrum_hidden, shape.dimensions, shape.pitches, LOWEST_PITCH)
+            if shape.spectrum_hidden
+            else None
+        )
+        read = self.width if self.comb is None else self.comb.width
         self.pitch = nn.Sequential(
-            *_normed_stack((width, shape.hidden[0]), shape.dropout), Linear(shape.hidden[0], shape.pitches)
+            *_normed_stack((read, shape.hidden[0]), shape.dropout), Linear(shape.hidden[0], shape.pitches)
         )
 
     def summary(self, embedding: Tensor) -> Tensor:
-        """[b, frames, 128] → [b, width]: means over spans of time that double in length, then deviations over the
-        longer ones (vibrato, tremolo, decay)."""
+        """[b, frames, 128] → [b, width and the comb's]: means over spans of time that double in length, deviations over
+        the longer ones (vibrato, tremolo, decay), and the comb, where there is one."""
         means = [embedding[:, start:end].mean(1) for start, end in self.shape.spans]
         motion = []
         for start, end in self.moving:
             span = embedding[:, start:end]
             motion.append(((span - span.mean(1, keepdim=True)).square().mean(1) + SMALLEST_VARIANCE).sqrt())
-        return torch.cat([*means, *motion], dim=1)
+        comb = [] if self.comb is None else [self.comb(embedding)]
+        return torch.cat([*means, *motion, *comb], dim=1)
 
     def place(self, summary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Summaries [b, width] → μ [b, d], log σ² [b, d], pitch logits [b, 25]."""
-        raw, log_variance = self.timbre(summary).chunk(2, dim=1)
-        return self.whitening(raw), log_variance, self.pitch(summary)
+        """Summaries → μ [b, d], log σ² [b, d], pitch logits [b, 25]."""
+        raw, log_variance = self.timbre(summary[:, : self.width]).chunk(2, dim=1)
+        read = summary if self.comb is None else summary[:, self.width :]
+        return self.whitening(raw), log_variance, self.pitch(read)
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[b, frames, 128] → μ [b, d], log σ² [b, d], pitch logits [b, 25]."""

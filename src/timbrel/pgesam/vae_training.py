@@ -12,7 +12,7 @@ kept is a moving average of the weights, whose map trembles less than the last s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -104,15 +104,20 @@ def train_vae(
     curriculum: Curriculum,
     report: Report,
     device: torch.device,
+    spectrum: Mapping[str, Tensor] | None = None,
     checkpoint: Path | None = None,
 ) -> Vae:
     """Train on split ``train`` of ``notes``; report losses, and held-out figures every ``evaluate_every`` steps.
 
     ``embeddings`` [N, ≥ shape.frames, 128] may be a float16 memory map. Held-out means validation.
-    ``shape.instruments`` counts the training instruments, which ``notes`` numbers first.
+    ``shape.instruments`` counts the training instruments, which ``notes`` numbers first. ``spectrum``: the weights of
+    the codec's decoder, where the shape has one.
     """
     seed_everything(training.seed)
-    vae = Vae(shape).to(device)
+    vae = Vae(shape)
+    if vae.encoder.comb is not None and spectrum is not None:
+        vae.encoder.comb.decoder.take(spectrum)
+    vae.to(device)
     optimizer = torch.optim.AdamW(
         vae.parameters(),
         lr=training.learning_rate,

@@ -1,4 +1,4 @@
-"""Stage ``vae``: the timbre map. data/embeddings + data/notes → data/vae."""
+"""Stage ``vae``: the timbre map. data/embeddings + data/notes + data/codec → data/vae."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from timbrel.codec.spectrum_weights import spectrum_weights
 from timbrel.files import atomic_write
 from timbrel.notes.noteset import NoteSet, publish_folder
 from timbrel.pgesam import weights
@@ -21,6 +22,10 @@ from timbrel.pgesam.vae_training import VaeTraining, encode, evaluate, train_vae
 from timbrel.training import pick_device
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from timbrel.params import Params
     from timbrel.tracking import Record
 
@@ -38,7 +43,8 @@ def run(params: Params, root: Path, record: Record) -> None:
     note_set = NoteSet.open(root / "data" / "notes")
     embeddings = np.load(root / "data" / "embeddings" / "embeddings.npy", mmap_mode="r", allow_pickle=False)
     notes = map_notes(note_set.notes, velocity=params.notes.velocity)
-    shape, training, curriculum = configure(params, notes, dimensions=embeddings.shape[2])
+    spectrum = spectrum_weights(root / "data" / "codec")
+    shape, training, curriculum = configure(params, notes, dimensions=embeddings.shape[2], spectrum=spectrum)
     history: list[tuple[int, dict[str, float]]] = []
 
     def report(step: int, metrics: dict[str, float]) -> None:
@@ -54,6 +60,7 @@ def run(params: Params, root: Path, record: Record) -> None:
         curriculum=curriculum,
         report=report,
         device=device,
+        spectrum=spectrum,
         checkpoint=record.checkpoint,
     )
 
@@ -92,9 +99,10 @@ def run(params: Params, root: Path, record: Record) -> None:
 
 
 def configure(
-    params: Params, notes: MapNotes, *, dimensions: int
+    params: Params, notes: MapNotes, *, dimensions: int, spectrum: Mapping[str, Tensor] | None
 ) -> tuple[VaeShape, VaeTraining, Curriculum]:
-    """What ``train_vae`` is given for these settings, these notes and embeddings of ``dimensions`` numbers a frame."""
+    """What ``train_vae`` is given for these settings, these notes, embeddings of ``dimensions`` numbers a frame and the
+    codec's decoder (``spectrum_weights``)."""
     settings = params.vae
     shape = VaeShape(
         instruments=int(notes.of("train").instrument.max()) + 1,
@@ -105,6 +113,7 @@ def configure(
         hidden=tuple(settings.hidden),
         head_width=settings.head_width,
         dropout=settings.dropout,
+        spectrum_hidden=0 if spectrum is None else len(spectrum["learned.0.weight"]),
     )
     training = VaeTraining(
         steps=settings.steps,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from timbrel.codec.kinds import open_codec
+from timbrel.codec.spectrum_weights import spectrum_weights
 from timbrel.errors import DataError, TimbrelError
 from timbrel.notes.families import FAMILIES
 from timbrel.notes.noteset import NoteSet
@@ -117,7 +120,7 @@ def run_study(name: str, params: Params, settings: Settings, root: Path) -> None
     print(f"[{name}] wrote {folder.relative_to(root)}/{name}.json, .md and .png", flush=True)
 
 
-MAPS = ("embeddings",)
+MAPS = ("embeddings", "codec")
 NEEDS = {
     "ablations": MAPS,
     "dimensions": MAPS,
@@ -161,7 +164,7 @@ def build(name: str, params: Params, settings: Settings, root: Path) -> Study:
             seed=params.seed,
             sweep=sweep,
         )
-    setup = map_training(params, settings, embeddings, notes)
+    setup = map_training(params, settings, embeddings, notes, spectrum_weights(root / "data" / "codec"))
     seeds = range(params.seed, params.seed + settings.seeds)
     if name == "ablations":
         return ablations(setup, seeds)
@@ -176,9 +179,15 @@ def build(name: str, params: Params, settings: Settings, root: Path) -> Study:
     return unseen_families(setup, families, seeds)
 
 
-def map_training(params: Params, settings: Settings, embeddings: np.ndarray, notes: MapNotes) -> MapTraining:
+def map_training(
+    params: Params,
+    settings: Settings,
+    embeddings: np.ndarray,
+    notes: MapNotes,
+    spectrum: Mapping[str, Tensor] | None,
+) -> MapTraining:
     """The training of the ``vae`` stage, of ``settings.steps`` steps."""
-    shape, training, curriculum = configure(params, notes, dimensions=embeddings.shape[2])
+    shape, training, curriculum = configure(params, notes, dimensions=embeddings.shape[2], spectrum=spectrum)
     training = replace(
         training,
         steps=settings.steps,
@@ -192,6 +201,7 @@ def map_training(params: Params, settings: Settings, embeddings: np.ndarray, not
         training=training,
         curriculum=curriculum,
         device=pick_device(),
+        spectrum=spectrum,
     )
 
 

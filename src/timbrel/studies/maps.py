@@ -44,7 +44,8 @@ PANELS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapTraining:
-    """All that a map is trained from. ``embeddings`` [N, ≥ shape.frames, 128], rows as in ``notes``."""
+    """All that a map is trained from. ``embeddings`` [N, ≥ shape.frames, 128], rows as in ``notes``; ``spectrum``: of
+    the codec's decoder, where the shape has one."""
 
     embeddings: np.ndarray
     notes: MapNotes
@@ -52,6 +53,7 @@ class MapTraining:
     training: VaeTraining
     curriculum: Curriculum
     device: torch.device
+    spectrum: Mapping[str, torch.Tensor] | None = None
 
     def fit(self) -> Vae:
         return train_vae(
@@ -62,6 +64,7 @@ class MapTraining:
             curriculum=self.curriculum,
             report=lambda step, metrics: None,
             device=self.device,
+            spectrum=self.spectrum,
         )
 
     def seeded(self, seed: int) -> MapTraining:
