@@ -12,7 +12,7 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 os.environ["DVC_NO_ANALYTICS"] = "true"
 
 # What no installation can mend. Every other skip is a failure where CI is set.
-EXCUSES = ("no GPU", "no network namespace", "NSynth is not here")
+EXCUSES = ("no GPU", "no network namespace", "NSynth is not here", "TIMBREL_SHARED is not set")
 
 
 def excused(reason: str) -> bool:

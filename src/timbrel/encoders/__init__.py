@@ -8,6 +8,8 @@
     mel, timbre, style      the network                                        torch
     augment, contrastive, batches, training                                    torch
     storage, export         safetensors, ONNX                                  torch
+    efficientat_mel         EfficientAT's picture, at 32 kHz                   numpy
+    efficientat             EfficientAT from its published file                torch
 
 Serving imports the numpy modules only; the network reaches it as ``timbre_encoder.onnx``.
 """

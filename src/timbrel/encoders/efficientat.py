@@ -1,0 +1,205 @@
+"""EfficientAT (Schmid, Koutini and Widmer 2023): MobileNetV3-large on mel pictures, trained on AudioSet.
+
+    picture [b, 1, 128, frames] ─► 3 x 3 convolution ─► 15 inverted residuals ─► 1 x 1 convolution ─► mean ─► embedding
+                                                                                                         └─► 527 logits
+
+Widths of 0.4 to 4.0 scale every channel count; 0.4 ("mn04") is 0.98 M parameters. Modules are named so that the
+published files load strictly. Those are MIT-licensed and are not part of this repository.
+
+The block table is that of MobileNetV3-large (Howard et al. 2019), but with squeeze-and-excitation over channels as
+linear layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor, nn
+
+from timbrel.errors import DataError
+from timbrel.files import sha256_of
+
+CLASSES = 527
+WIDTHS = {"mn04": 0.4, "mn05": 0.5, "mn10": 1.0, "mn20": 2.0, "mn30": 3.0, "mn40": 4.0}
+# sha256 of the published files, by name.
+PUBLISHED = {
+    "mn04_as_mAP_432.pt": "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
+}
+_EPSILON, _MOMENTUM = 1e-3, 0.01
+_DROPOUT = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the block table, at width 1."""
+
+    kernel: int
+    expanded: int
+    outputs: int
+    excitation: bool
+    hard_swish: bool
+    stride: int
+
+
+ROWS = (
+    Row(3, 16, 16, False, False, 1),
+    Row(3, 64, 24, False, False, 2),
+    Row(3, 72, 24, False, False, 1),
+    Row(5, 72, 40, True, False, 2),
+    Row(5, 120, 40, True, False, 1),
+    Row(5, 120, 40, True, False, 1),
+    Row(3, 240, 80, False, True, 2),
+    Row(3, 200, 80, False, True, 1),
+    Row(3, 184, 80, False, True, 1),
+    Row(3, 184, 80, False, True, 1),
+    Row(3, 480, 112, True, True, 1),
+    Row(3, 672, 112, True, True, 1),
+    Row(5, 672, 160, True, True, 2),
+    Row(5, 960, 160, True, True, 1),
+    Row(5, 960, 160, True, True, 1),
+)
+_FIRST, _LAST = 16, 1_280
+
+
+def divisible(channels: float) -> int:
+    """The multiple of 8 nearest to ``channels``, at least 8 and never more than a tenth below."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * channels else nearest
+
+
+class _Excitation(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        squeezed = divisible(channels // 4)
+        self.fc1 = nn.Linear(channels, squeezed)
+        self.fc2 = nn.Linear(squeezed, channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        scale = torch.sigmoid(self.fc2(torch.relu(self.fc1(maps.mean(dim=(2, 3))))))
+        return maps * scale[:, :, None, None]
+
+
+class _Excitations(nn.Module):
+    """The published modules can run several excitations side by side; the published weights hold one, over channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conc_se_layers = nn.ModuleList([_Excitation(channels)])
+
+    def forward(self, maps: Tensor) -> Tensor:
+        excited: Tensor = self.conc_se_layers[0](maps)
+        return excited
+
+
+def _convolution(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    activation: type[nn.Module] | None,
+) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs, eps=_EPSILON, momentum=_MOMENTUM),
+    ]
+    return nn.Sequential(*layers, *([activation()] if activation else []))
+
+
+class _InvertedResidual(nn.Module):
+    def __init__(self, inputs: int, row: Row, width: float) -> None:
+        super().__init__()
+        expanded, outputs = divisible(row.expanded * width), divisible(row.outputs * width)
+        activation: type[nn.Module] = nn.Hardswish if row.hard_swish else nn.ReLU
+        layers: list[nn.Module] = []
+        if expanded != inputs:
+            layers.append(_convolution(inputs, expanded, 1, activation=activation))
+        layers.append(
+            _convolution(
+                expanded, expanded, row.kernel, stride=row.stride, groups=expanded, activation=activation
+            )
+        )
+        if row.excitation:
+            layers.append(_Excitations(expanded))
+        layers.append(_convolution(expanded, outputs, 1, activation=None))
+        self.block = nn.Sequential(*layers)
+        self._shortcut = row.stride == 1 and inputs == outputs
+
+    def forward(self, maps: Tensor) -> Tensor:
+        inner: Tensor = self.block(maps)
+        return inner + maps if self._shortcut else inner
+
+
+class EfficientAt(nn.Module):
+    """Mel pictures [b, 1, 128, frames] (``efficientat_mel``) to an embedding and AudioSet logits."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        self.width = width
+        before = divisible(_FIRST * width)
+        layers: list[nn.Module] = [_convolution(1, before, 3, stride=2, activation=nn.Hardswish)]
+        for row in ROWS:
+            layers.append(_InvertedResidual(before, row, width))
+            before = divisible(row.outputs * width)
+        self.embedding_size = 6 * before
+        layers.append(_convolution(before, self.embedding_size, 1, activation=nn.Hardswish))
+        self.features = nn.Sequential(*layers)
+        hidden = divisible(_LAST * width)
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(self.embedding_size, hidden),
+            nn.Hardswish(),
+            nn.Dropout(_DROPOUT),
+            nn.Linear(hidden, CLASSES),
+        )
+
+    def blocks(self, picture: Tensor) -> dict[str, Tensor]:
+        """Feature maps [b, channels, bands, frames] of the 17 blocks, by name, in order."""
+        maps: dict[str, Tensor] = {}
+        for number, block in enumerate(self.features):
+            picture = maps[f"block{number}"] = block(picture)
+        return maps
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the embedding [b, d], the mean of the last maps, and the logits [b, 527]."""
+        maps = self.features(picture)
+        return maps.mean(dim=(2, 3)), self.classifier(maps)
+
+
+def read_published(path: Path) -> EfficientAt:
+    """The network of a published ``.pt`` file, in evaluation mode; its width is told by its first weights.
+
+    A file of a published name has to be that file (sha256). Nothing is unpickled but tensors. Raises DataError when
+    the file is missing, altered or of another network.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"{path} is missing: it is a release file of github.com/fschmid56/EfficientAT (MIT); put it there"
+        )
+    wanted = PUBLISHED.get(path.name)
+    if wanted is not None and sha256_of(path) != wanted:
+        raise DataError(f"{path} is not the published file (sha256 {wanted}): fetch it again")
+    try:
+        state: Mapping[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")
+        hidden = len(state["classifier.2.weight"])
+        width = next(width for width in WIDTHS.values() if divisible(_LAST * width) == hidden)
+        network = EfficientAt(width)
+        network.load_state_dict(state, strict=True)
+    except (
+        UnpicklingError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        StopIteration,
+        OSError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else "no such width"
+        raise DataError(f"{path} holds no EfficientAT network that is known here ({reason})") from error
+    return network.eval()
