@@ -75,7 +75,7 @@ class Codec(Section):
     """The codec. ``magnitude``: ``weights`` is a folder that holds a trained one; without, it is trained here.
 
     ``encodec``: published weights that the user supplies; ``weights`` is where they lie; without, they are looked for
-    in the folder that TIMBREL_WEIGHTS names.
+    where ``timbrel weights fetch`` puts them (``timbrel.published``).
     """
 
     kind: Literal["magnitude", "encodec"]

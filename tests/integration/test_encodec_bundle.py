@@ -274,8 +274,11 @@ def test_triton_is_configured_for_it_and_gives_the_same_notes(
         server.stop()
 
 
-def test_weights_that_are_missing_are_said_to_be(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_missing_are_said_to_be(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("TIMBREL_WEIGHTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(DataError, match=r"no EnCodec weights: take encodec_24khz-d7cc33bc\.th"):
         run(codec, root)
     named = profile()

@@ -315,14 +315,14 @@ def test_a_folder_that_is_not_whole(folder: Path) -> None:
 
 def test_where_weights_are_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no EnCodec weights: take encodec_24khz-d7cc33bc\.th"):
-        find_weights("", "")
-    with pytest.raises(DataError, match="TIMBREL_WEIGHTS"):
-        find_weights("", str(tmp_path))
+        find_weights("", tmp_path / "none")
+    with pytest.raises(DataError, match=r"TIMBREL_WEIGHTS.*timbrel weights fetch encodec-24khz"):
+        find_weights("", tmp_path)
     (tmp_path / "encodec_24khz").mkdir()
-    assert find_weights("", str(tmp_path)) == tmp_path / "encodec_24khz"
+    assert find_weights("", tmp_path) == tmp_path / "encodec_24khz"
     (tmp_path / PUBLISHED_FILE).touch()
-    assert find_weights("", str(tmp_path)) == tmp_path / PUBLISHED_FILE
-    assert find_weights("given.th", str(tmp_path)) == Path("given.th")
+    assert find_weights("", tmp_path) == tmp_path / PUBLISHED_FILE
+    assert find_weights("given.th", tmp_path) == Path("given.th")
 
 
 def test_kept_codecs_come_back_and_torn_ones_do_not(folder: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -57,16 +56,6 @@ def test_a_batch_gives_what_each_sound_gives_alone(golden: dict[str, np.ndarray]
     torch.testing.assert_close(maps["block16"].mean(dim=(2, 3)), together, rtol=0, atol=1e-6)
 
 
-@needs_shared
-def test_another_file_of_the_published_name_is_refused(published: Path, tmp_path: Path) -> None:
-    copy = tmp_path / published.name
-    shutil.copyfile(published, copy)
-    with copy.open("ab") as handle:
-        handle.write(b"x")
-    with pytest.raises(DataError, match="not the published file"):
-        read_published(copy)
-
-
 @pytest.mark.parametrize(
     ("name", "millions"),
     [("mn04", 0.983), ("mn05", 1.43), ("mn10", 4.88), ("mn20", 17.91), ("mn30", 39.09), ("mn40", 68.43)],
@@ -94,7 +83,7 @@ def test_bands_are_triangles_up_to_15_kilohertz() -> None:
 
 
 def test_a_file_that_is_no_such_network_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="fschmid56/EfficientAT"):
+    with pytest.raises(DataError, match="No such file"):
         read_published(tmp_path / "mn04_as_mAP_432.pt")
     other = tmp_path / "other.pt"
     torch.save({"classifier.2.weight": torch.zeros(512, 384)}, other)

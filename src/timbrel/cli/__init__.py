@@ -13,6 +13,7 @@ from timbrel.cli.embed import embed
 from timbrel.cli.instrument import instrument
 from timbrel.cli.operate import evaluate, serve
 from timbrel.cli.shell import Commands
+from timbrel.cli.weights import weights
 
 HELP = """Search synth patches by sound, and play the timbre map.
 
@@ -23,8 +24,9 @@ HELP = """Search synth patches by sound, and play the timbre map.
   timbrel instrument --x 0.2 --y -0.4 --out warm.zip    the same as a sampler's instrument
   timbrel embed *.wav -o vectors.npz       vectors of any number of recordings
   timbrel serve                            the same over HTTP, with Triton behind it
+  timbrel weights list                     weights that others published, and how to get them
 
-Everything but `serve` runs in this process and needs only the bundle, which `--bundle` or TIMBREL_BUNDLE
+Everything but `serve` and `weights` runs in this process and needs only the bundle, which `--bundle` or TIMBREL_BUNDLE
 names (default: the one in the repository). Recordings are WAV, FLAC, OGG, MP3 or AIFF. Exit status: 0, or 2
 with one line that says what to do.
 """
@@ -36,5 +38,5 @@ def main() -> None:
     """See HELP."""
 
 
-for command in (search, synthesize, instrument, locate, embed, serve, evaluate):
+for command in (search, synthesize, instrument, locate, embed, serve, evaluate, weights):
     main.add_command(command)

@@ -35,7 +35,7 @@ NOTICE = "EnCodec's published weights are under CC BY-NC 4.0: not for commercial
 ADVICE = (
     f"take {PUBLISHED_FILE} (what the `encodec` package downloads for its 24 kHz model), or the folder "
     f"{PUBLISHED_FOLDER} from the Hugging Face hub (config.json, model.safetensors); name it in codec.weights, or lay "
-    f"it into the folder that TIMBREL_WEIGHTS names. {NOTICE}"
+    f"it into the folder that TIMBREL_WEIGHTS names; `timbrel weights fetch encodec-24khz` does that. {NOTICE}"
 )
 WEIGHTS = "codec.safetensors"
 DESCRIPTION = "codec.json"
@@ -78,15 +78,15 @@ class EncodecWeights:
     sha256: str
 
 
-def find_weights(given: str, folder: str) -> Path:
-    """``given`` (codec.weights; empty when not set), else what lies in ``folder`` (TIMBREL_WEIGHTS; may be empty).
+def find_weights(given: str, folder: Path) -> Path:
+    """``given`` (codec.weights; empty when not set), else what lies in ``folder``.
 
     Raises DataError that says how to get the weights.
     """
     if given:
         return Path(given).expanduser()
     names = (PUBLISHED_FILE, PUBLISHED_FOLDER, PUBLISHED_FOLDER.rpartition("/")[2])
-    for path in (Path(folder).expanduser() / name for name in names if folder):
+    for path in (folder / name for name in names):
         if path.exists():
             return path
     raise DataError(f"no EnCodec weights: {ADVICE}")

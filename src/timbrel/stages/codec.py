@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from timbrel.codec.train import CodecTraining, Notes, train_codec, validation_lo
 from timbrel.errors import DataError
 from timbrel.notes.noteset import NoteSet
 from timbrel.pitch.estimate import estimate
+from timbrel.published import cache_folder
 from timbrel.training import pick_device
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _trained(
 
 def _encodec(params: Params, root: Path) -> tuple[Codec, Save]:
     """EnCodec with the weights that the user supplies, its embeddings in the published range."""
-    path = root / find_weights(params.codec.weights or "", os.environ.get("TIMBREL_WEIGHTS", ""))
+    path = root / find_weights(params.codec.weights or "", cache_folder())
     weights = read_weights(path, embedding_range=PUBLISHED_RANGE)
     print(f"[codec] {NOTICE}", flush=True)
     codec = EncodecRuntime(EncodecModels(weights.network.to(pick_device())))

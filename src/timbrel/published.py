@@ -1,0 +1,136 @@
+"""Weights that others published: what they are, where they lie, and how to get them.
+
+None of them is part of this repository. A file is taken from the folder that TIMBREL_WEIGHTS names, else from the
+user's cache, where ``fetch`` puts it: by HTTPS, going on where a broken download ended, and only under its hash.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from timbrel.errors import DataError, NotFound
+from timbrel.files import sha256_of
+
+BLOCK = 1 << 18
+TIMEOUT_SECONDS = 30.0
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """One file. ``sha256``: all of it, or its first digits where its publisher gives no more."""
+
+    name: str
+    file: str
+    url: str
+    sha256: str
+    licence: str
+    about: str
+
+
+CATALOGUE = {
+    each.name: each
+    for each in (
+        Published(
+            name="efficientat-mn04",
+            file="mn04_as_mAP_432.pt",
+            url="https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn04_as_mAP_432.pt",
+            sha256="899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
+            licence="MIT",
+            about="EfficientAT, MobileNetV3 of width 0.4, AudioSet (Schmid, Koutini and Widmer 2023)",
+        ),
+        Published(
+            name="encodec-24khz",
+            file="encodec_24khz-d7cc33bc.th",
+            url="https://dl.fbaipublicfiles.com/encodec/v0/encodec_24khz-d7cc33bc.th",
+            sha256="d7cc33bc",
+            licence="CC-BY-NC-4.0: not for commercial use",
+            about="EnCodec, 24 kHz (Défossez, Copet, Synnaeve and Adi 2022)",
+        ),
+    )
+}
+
+
+def published(name: str) -> Published:
+    """The entry of the catalogue. Raises NotFound, which names those that there are."""
+    try:
+        return CATALOGUE[name]
+    except KeyError:
+        raise NotFound(f"no weights are called {name!r}: there are {', '.join(CATALOGUE)}") from None
+
+
+def cache_folder() -> Path:
+    """Where ``fetch`` puts files when it is not told: TIMBREL_WEIGHTS, else ``timbrel/weights`` in the user's cache."""
+    named = os.environ.get("TIMBREL_WEIGHTS", "")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "timbrel" / "weights"
+
+
+def find(name: str) -> Path:
+    """The file, whole. Raises DataError that names both ways to get it; NotFound for a name that is not known."""
+    entry = published(name)
+    path = cache_folder() / entry.file
+    if not path.is_file():
+        raise DataError(
+            f"{path} is missing: `timbrel weights fetch {name}` gets it ({entry.licence}), or lay {entry.file} into "
+            "the folder that TIMBREL_WEIGHTS names"
+        )
+    if not sha256_of(path).startswith(entry.sha256):
+        raise DataError(f"{path} is not the published file: remove it, then `timbrel weights fetch {name}`")
+    return path
+
+
+def fetch(entry: Published, folder: Path, progress: Progress = lambda what, done, total: None) -> Path:
+    """Download ``entry`` into ``folder`` and return its path; a file that is there and whole is left as it is.
+
+    What has come is kept beside it as ``<file>.part``, and the next call goes on from there. Raises DataError when
+    the address cannot be reached, when the download ends early, and when what came is another file.
+    """
+    target = folder / entry.file
+    if target.is_file() and sha256_of(target).startswith(entry.sha256):
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{entry.file}.part"
+    _download(entry, part, progress)
+    if not sha256_of(part).startswith(entry.sha256):
+        part.unlink()
+        raise DataError(f"what {entry.url} sent is not the published file (sha256 {entry.sha256}): try again")
+    os.chmod(part, 0o644)
+    os.replace(part, target)
+    return target
+
+
+def _download(entry: Published, part: Path, progress: Progress) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(entry.url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            if answer.status != http.client.PARTIAL_CONTENT:
+                have = 0  # from the start: this server does not go on
+            total = have + int(answer.headers.get("Content-Length") or 0)
+            with part.open("ab" if have else "wb") as handle:
+                while block := answer.read(BLOCK):
+                    handle.write(block)
+                    have += len(block)
+                    progress(entry.name, have, total)
+                handle.flush()
+                os.fsync(handle.fileno())
+    except urllib.error.HTTPError as error:
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # all of it had come
+        raise DataError(f"{entry.url} answered {error.code} {error.reason}: try again later") from error
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DataError(
+            f"{entry.url} broke off ({reason}): the same command goes on where it ended, or lay {entry.file} into the "
+            "folder that TIMBREL_WEIGHTS names"
+        ) from error
+    if have < total:
+        raise DataError(f"{entry.url} ended at {have} of {total} bytes: the same command goes on from there")

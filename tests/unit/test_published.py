@@ -1,0 +1,162 @@
+"""Fetching published weights from a real HTTP server: whole or not at all, and going on after a break."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from timbrel import published
+from timbrel.cli import main
+from timbrel.errors import DataError, NotFound
+from timbrel.published import CATALOGUE, Published, fetch, find
+
+CONTENT = np.random.default_rng(0).bytes(3 * published.BLOCK + 77)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT; ``broken_at``: it hangs up there once; ``ranges``: what was asked for."""
+
+    broken_at: int | None = None
+    goes_on = True
+    content = CONTENT
+    ranges: list[str | None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        if self.path != "/weights.pt":
+            self.send_error(404)
+            return
+        wanted = self.headers.get("Range")
+        self.server.ranges.append(wanted)
+        begin = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.goes_on else 0
+        if begin >= len(self.server.content):
+            self.send_error(416)
+            return
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(self.server.content) - begin))
+        self.end_headers()
+        end, self.server.broken_at = self.server.broken_at, None
+        self.wfile.write(self.server.content[begin:end])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as running:
+        running.ranges = []
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def entry(server: Server, monkeypatch: pytest.MonkeyPatch) -> Published:
+    made = Published(
+        name="ours",
+        file="weights.pt",
+        url=f"http://127.0.0.1:{server.server_port}/weights.pt",
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+        licence="MIT",
+        about="a test",
+    )
+    monkeypatch.setitem(CATALOGUE, "ours", made)
+    return made
+
+
+def test_a_file_comes_whole_and_only_once(server: Server, entry: Published, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    path = fetch(entry, tmp_path / "new" / "folder", lambda *progress: told.append(progress))
+    assert path.read_bytes() == CONTENT
+    assert told[-1] == ("ours", len(CONTENT), len(CONTENT))
+    assert fetch(entry, path.parent) == path
+    assert server.ranges == [None]
+    assert [each.name for each in path.parent.iterdir()] == ["weights.pt"]
+
+
+def test_a_broken_download_goes_on_where_it_ended(server: Server, entry: Published, tmp_path: Path) -> None:
+    server.broken_at = published.BLOCK
+    with pytest.raises(DataError, match="the same command goes on"):
+        fetch(entry, tmp_path)
+    assert not (tmp_path / "weights.pt").exists()
+    have = (tmp_path / "weights.pt.part").stat().st_size
+    assert 0 < have <= published.BLOCK
+    assert fetch(entry, tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [None, f"bytes={have}-"]
+
+
+def test_a_server_that_cannot_go_on_starts_again(server: Server, entry: Published, tmp_path: Path) -> None:
+    (tmp_path / "weights.pt.part").write_bytes(CONTENT[:1_000])
+    server.goes_on = False
+    assert fetch(entry, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_part_that_was_whole_is_taken(server: Server, entry: Published, tmp_path: Path) -> None:
+    (tmp_path / "weights.pt.part").write_bytes(CONTENT)
+    assert fetch(entry, tmp_path).read_bytes() == CONTENT
+    assert not (tmp_path / "weights.pt.part").exists()
+
+
+def test_another_file_is_refused_and_does_not_stay(server: Server, entry: Published, tmp_path: Path) -> None:
+    server.content = CONTENT[:-1] + b"x"
+    with pytest.raises(DataError, match="not the published file"):
+        fetch(entry, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unreachable_addresses_are_told_in_one_line(entry: Published, tmp_path: Path) -> None:
+    missing = replace(entry, url=entry.url.replace("weights.pt", "gone.pt"))
+    with pytest.raises(DataError, match="answered 404"):
+        fetch(missing, tmp_path)
+    closed = replace(entry, url="http://127.0.0.1:9/weights.pt")
+    with pytest.raises(DataError, match="TIMBREL_WEIGHTS") as caught:
+        fetch(closed, tmp_path)
+    assert "\n" not in caught.value.message
+
+
+def test_files_are_found_where_they_were_named(
+    entry: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIMBREL_WEIGHTS", str(tmp_path))
+    with pytest.raises(DataError, match=r"timbrel weights fetch ours.*TIMBREL_WEIGHTS"):
+        find("ours")
+    (tmp_path / "weights.pt").write_bytes(CONTENT)
+    assert find("ours") == tmp_path / "weights.pt"
+    (tmp_path / "weights.pt").write_bytes(b"torn")
+    with pytest.raises(DataError, match="not the published file"):
+        find("ours")
+    with pytest.raises(NotFound, match="efficientat-mn04"):
+        find("nothing")
+    monkeypatch.delenv("TIMBREL_WEIGHTS")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert published.cache_folder() == tmp_path / "timbrel" / "weights"
+
+
+def test_the_command_tells_the_licence_and_the_path(
+    entry: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIMBREL_WEIGHTS", str(tmp_path))
+    runner = CliRunner()
+    done = runner.invoke(main, ["weights", "fetch", "ours"])
+    assert done.exit_code == 0
+    assert "licence: MIT" in done.stderr
+    assert done.stdout.strip() == str(tmp_path / "weights.pt")
+    shown = runner.invoke(main, ["weights", "list"]).stdout.splitlines()
+    assert next(line for line in shown if line.startswith("ours")).split()[1] == "here"
+    refused = runner.invoke(main, ["weights", "fetch", "nothing"])
+    assert refused.exit_code == 2
+    assert "no weights are called 'nothing'" in refused.stderr
