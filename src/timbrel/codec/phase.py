@@ -1,8 +1,8 @@
 """Phase from magnitude, for sounds that are mostly partials.
 
 Two steps. First a guess in one pass (single-pass spectrogram inversion, Beauregard, Harish and Wyse 2015): every local
-maximum is a partial, its frequency is interpolated between the bins, and its phase is carried on from the frame before;
-bins around it follow it. Then a few iterations of fast Griffin-Lim (Perraudin, Balazs and Søndergaard 2013), started
+maximum is a partial, its frequency is interpolated between the bins and averaged over 120 ms, and its phase is carried on
+from the frame before; bins around it follow it. Then a few iterations of fast Griffin-Lim (Perraudin, Balazs and Søndergaard 2013), started
 from that guess, mend attacks, noise and beats. The guess is what makes few iterations enough. Nothing is random.
 """
 
@@ -15,6 +15,7 @@ from timbrel.codec.spectrum import FFT_SIZE, FULL_SCALE, HOP, WINDOW, to_magnitu
 
 ITERATIONS = 16
 MOMENTUM = 0.99
+STEADY_FRAMES = 9  # 120 ms
 FADE_IN = 48  # 2 ms: an attack survives it, a cut through a waveform does not click
 FADE_OUT = 120  # 5 ms
 LOOK_AHEAD = 120  # 5 ms, of the limiter
@@ -37,6 +38,7 @@ def initial_phase(magnitude: np.ndarray, known: np.ndarray | None = None) -> np.
     slope = 0.5 * (log[:, :-2] - log[:, 2:])
     np.divide(slope, curvature, out=offset[:, 1:-1], where=np.abs(curvature) > 1e-6)
     np.clip(offset, -0.5, 0.5, out=offset)
+    offset = _steady(offset, is_peak)
     # Phases are counted in turns here: their whole part is dropped at every frame, and float32 stays exact enough.
     advance = np.float32(HOP / FFT_SIZE) * (np.arange(bins, dtype=np.float32) + offset)
 
@@ -55,6 +57,18 @@ def initial_phase(magnitude: np.ndarray, known: np.ndarray | None = None) -> np.
     turns[:, 1::2] += np.float32(0.5)
     turns *= np.float32(2.0 * np.pi)
     return turns
+
+
+def _steady(offset: np.ndarray, is_peak: np.ndarray) -> np.ndarray:
+    """``offset`` [frames, bins] of peaks, averaged over the frames around in which the same bin is a peak, too.
+
+    A partial's frequency moves less from frame to frame than a decoded magnitude trembles; what trembles in frequency
+    comes out as noise, and hides the period of a low sound.
+    """
+    peak = is_peak.astype(np.float32)
+    total = ndimage.uniform_filter1d(offset * peak, STEADY_FRAMES, axis=0, mode="constant")
+    count = ndimage.uniform_filter1d(peak, STEADY_FRAMES, axis=0, mode="constant")
+    return np.where(is_peak, total / np.maximum(count, np.float32(1e-6)), offset)
 
 
 def _spread_phase(bins: int) -> np.ndarray:
