@@ -1,9 +1,10 @@
 """Phase from magnitude, for sounds that are mostly partials.
 
 Two steps. First a guess in one pass (single-pass spectrogram inversion, Beauregard, Harish and Wyse 2015): every local
-maximum is a partial, its frequency is interpolated between the bins and averaged over 120 ms, and its phase is carried on
-from the frame before; bins around it follow it. Then a few iterations of fast Griffin-Lim (Perraudin, Balazs and Søndergaard 2013), started
-from that guess, mend attacks, noise and beats. The guess is what makes few iterations enough. Nothing is random.
+maximum is a partial, its frequency is interpolated between the bins and averaged over 120 ms, and its phase is carried
+on from the frame before; bins around it follow it. Then a few iterations of fast Griffin-Lim (Perraudin, Balazs and
+Søndergaard 2013), started from that guess, mend attacks, noise and beats. The guess is what makes few iterations
+enough. Nothing is random.
 """
 
 from __future__ import annotations
