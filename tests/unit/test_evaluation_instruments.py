@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
+from click.testing import CliRunner
 
-from timbrel.evaluation.instruments import NoteLabels, instrument_hits, references
+from timbrel.cli import main
+from timbrel.errors import DataError
+from timbrel.evaluation.encoders import encoders
+from timbrel.evaluation.instruments import NoteLabels, instrument_hits, read_notes, references
 
 
 def labels(*notes: tuple[int, float, int]) -> NoteLabels:
@@ -49,3 +58,77 @@ def test_a_query_finds_its_instrument_by_its_notes_nearby() -> None:
     found = instrument_hits(vectors, notes, metric="l2", window=1.0, at=(1, 2))
     # References are the notes of 61. Queries: 60 of either finds 61 of its own; 72 of either has none nearby.
     assert found == {"top1": 0.5, "top2": 0.5, "queries": 4.0}
+
+
+def write_nsynth(folder: Path) -> None:
+    """Two instruments at three pitches each in NSynth's layout: few and many partials, 16 kHz."""
+    facts = {}
+    audio = folder / "nsynth-test" / "audio"
+    audio.mkdir(parents=True)
+    time = np.arange(32_000) / 16_000
+    for family, partials in (("flute", 1), ("brass", 20)):
+        for pitch in (57, 58, 60):
+            name = f"{family}_acoustic_000-{pitch:03d}-100"
+            hertz = 440.0 * 2.0 ** ((pitch - 69) / 12)
+            sound = sum(np.sin(2 * np.pi * hertz * n * time) / n for n in range(1, partials + 1))
+            soundfile.write(
+                audio / f"{name}.wav", 0.3 * sound / np.abs(sound).max(), 16_000, subtype="PCM_16"
+            )
+            facts[name] = {
+                "note_str": name,
+                "instrument_str": f"{family}_acoustic_000",
+                "instrument_family_str": family,
+                "instrument_source_str": "acoustic",
+                "pitch": pitch,
+                "velocity": 100,
+            }
+    (folder / "nsynth-test" / "examples.json").write_text(json.dumps(facts))
+
+
+def test_an_nsynth_folder_is_measured_with_every_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_nsynth(tmp_path)
+    monkeypatch.setenv("TIMBREL_WEIGHTS", str(tmp_path / "none"))
+    report = tmp_path / "retrieval.json"
+    report.write_text('{"sweeps": 1}')
+    done = CliRunner().invoke(
+        main, ["evaluate", "instruments", str(tmp_path), "--window", "2", "-o", str(report)]
+    )
+    assert done.exit_code == 0, done.output
+    assert "left out: " in done.stderr
+    assert "timbrel weights fetch efficientat-mn04" in done.stderr
+    content = json.loads(report.read_text())
+    assert content["sweeps"] == 1
+    found = content["instruments"]
+    assert set(found["by_encoder"]) == {"stage1", "stage2", "mfcc", "mel"}
+    # References are the notes of 58. 60 has 58 within two semitones, 57 too: all four queries are found.
+    for name in ("stage2", "mfcc"):
+        for way in ("reference", "gated"):
+            assert found["by_encoder"][name][way]["cosine"] == {"top1": 1.0, "top5": 1.0, "queries": 4.0}
+    assert found["top1"] == found["by_encoder"]["stage2"]["gated"]["cosine"]["top1"]
+
+
+def test_folders_of_neither_layout_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"neither notes\.csv nor nsynth-test"):
+        read_notes(tmp_path)
+    done = CliRunner().invoke(main, ["evaluate", "instruments", str(tmp_path)])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("timbrel: ")
+
+
+@pytest.mark.skipif(
+    not os.environ.get("TIMBREL_SHARED"), reason="TIMBREL_SHARED is not set: no weights to compare with"
+)
+def test_the_published_encoder_is_asked_where_its_file_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIMBREL_WEIGHTS", str(Path(os.environ["TIMBREL_SHARED"], "weights")))
+    found, absent = encoders(lambda *_: {})
+    assert absent == {}
+    clips = np.random.default_rng(0).standard_normal((2, 72_000)).astype(np.float32) * 0.1
+    assert found["efficientat-mn04"](clips).shape == (2, 384)
+    # Means and deviations of 17 blocks' channels.
+    style = found["efficientat-mn04-style"](clips)
+    assert style.shape == (2, 1_792)
+    assert np.isfinite(style).all()

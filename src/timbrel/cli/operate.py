@@ -115,6 +115,50 @@ def evaluate_synthesis(
         _finish(measure(engine, settings, progress=Progress()), output)
 
 
+@evaluate.command("instruments")
+@click.argument("notes", type=click.Path(path_type=Path, file_okay=False), default=Path("data/notes"))
+@click.option("--window", default=1.0, show_default=True, help="The gate: semitones to either side.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The report to put it into."
+)
+@bundle_option
+def evaluate_instruments(notes: Path, window: float, output: Path | None, bundle: Path | None) -> None:
+    """Does a note find its instrument, by one note of each and by those near its pitch?
+
+    NOTES is a NoteSet (default: data/notes, of which the held-out instruments are taken) or a folder in NSynth's
+    layout. Beside the bundle's two vectors: MFCC, mel, and EfficientAT mn04 where its file is
+    (`timbrel weights fetch efficientat-mn04`).
+
+    \b
+    Example:
+      timbrel evaluate instruments -o reports/retrieval.json
+    """
+    from timbrel.evaluation import instruments
+    from timbrel.evaluation.encoders import OURS, encoders
+    from timbrel.evaluation.report import rounded, update_report
+
+    progress = Progress()
+    labelled = instruments.read_notes(notes, progress)
+    with open_engine(bundle) as engine:
+        known, absent = encoders(engine.models.run)
+        for reason in absent.values():
+            click.echo(f"left out: {reason}", err=True)
+        figures = instruments.measure(labelled, known, window=window, progress=progress)
+        command = f"timbrel evaluate instruments {notes} --window {window:g}"
+        content = {
+            "instruments": {
+                "command": command,
+                "bundle": engine.bundle.id,
+                "encoder": OURS,
+                **figures[OURS]["gated"]["cosine"],
+                "by_encoder": figures,
+            }
+        }
+    if output is not None:
+        update_report(output, content)
+    click.echo(json.dumps(rounded(content), indent=2))
+
+
 def _finish(content: dict[str, Any], output: Path | None) -> None:
     from timbrel.evaluation.report import rounded, write_report
 

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from timbrel.encoders.style import statistics
 from timbrel.errors import DataError
 
 CLASSES = 527
@@ -191,3 +193,14 @@ def read_published(path: Path) -> EfficientAt:
         reason = str(error).splitlines()[0] if str(error) else "no such width"
         raise DataError(f"{path} holds no EfficientAT network that is known here ({reason})") from error
     return network.eval()
+
+
+@torch.inference_mode()
+def vectors(network: EfficientAt, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures [b, 1, 128, frames] to embeddings [b, d] and the style of all 17 blocks [b, 2 * channels], float32.
+
+    One pass for both.
+    """
+    maps = network.blocks(torch.from_numpy(pictures))
+    last = maps["block16"].mean(dim=(2, 3))
+    return last.numpy(), statistics(maps).numpy()

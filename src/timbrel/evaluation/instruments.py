@@ -10,13 +10,26 @@ The first asks whether vectors follow the instrument or the pitch, the second wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import soundfile
+import soxr
+
+from timbrel.encoders.baselines import Encoder
+from timbrel.encoders.frontend import clip
+from timbrel.errors import DataError
+from timbrel.notes.noteset import NOTE_SAMPLES, SAMPLE_RATE, NoteSet
+from timbrel.notes.nsynth import Example, read_examples
 
 Metric = Literal["cosine", "l2"]
+METRICS: tuple[Metric, ...] = ("cosine", "l2")
+Progress = Callable[[str, int, int], None]
+BATCH = 32
 REFERENCE_VELOCITY = 100
 AT = (1, 5)
 
@@ -78,3 +91,83 @@ def instrument_hits(
             nearer = allowed & ~own & (distance <= distance[own].min())
             ranks[place] = 1 + len(np.unique(owner[nearer]))
     return {f"top{k}": float(np.mean(ranks <= k)) for k in at} | {"queries": float(len(queries))}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledNotes:
+    """Notes to be told apart; ``audio(rows)`` gives float32 [n, samples] at 24 kHz."""
+
+    labels: NoteLabels
+    audio: Callable[[np.ndarray], np.ndarray]
+
+
+def read_notes(folder: Path, progress: Progress = lambda what, done, total: None) -> LabelledNotes:
+    """Held-out notes of a NoteSet (data/notes), or every note of an NSynth-layout folder's test part, else valid.
+
+    Pitches are those measured in a NoteSet (the key's where none could be), those published in NSynth. Raises
+    DataError when ``folder`` is neither.
+    """
+    if (folder / "notes.csv").is_file():
+        notes = NoteSet.open(folder)
+        rows = notes.select(split=("validation", "test"))
+        chosen = [notes.notes[row] for row in rows]
+        sounding = [note.f0_midi if math.isfinite(note.f0_midi) else float(note.pitch) for note in chosen]
+        return LabelledNotes(_labels(chosen, sounding), lambda wanted: notes.float_audio(rows[wanted]))
+    for part in ("test", "valid"):
+        if examples := read_examples(folder, part):
+            return _read_nsynth(examples, progress)
+    raise DataError(
+        f"{folder} holds neither notes.csv nor nsynth-test/examples.json: name data/notes or NSynth's"
+    )
+
+
+def _read_nsynth(examples: Sequence[Example], progress: Progress) -> LabelledNotes:
+    samples = np.zeros((len(examples), NOTE_SAMPLES), dtype=np.float32)
+    for i, example in enumerate(examples):
+        sound, rate = soundfile.read(example.wav, dtype="float32")
+        sound = soxr.resample(sound, rate, SAMPLE_RATE)[:NOTE_SAMPLES]
+        samples[i, : len(sound)] = sound
+        progress("reading", i + 1, len(examples))
+    labels = _labels(examples, [float(example.pitch) for example in examples])
+    return LabelledNotes(labels, lambda rows: samples[rows])
+
+
+def measure(
+    notes: LabelledNotes,
+    encoders: Mapping[str, Encoder],
+    *,
+    window: float,
+    progress: Progress = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Figures by encoder: ``reference`` and ``gated``, each by cosine and by l2, as ``instrument_hits`` has them."""
+    count = len(notes.labels.instrument)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in encoders}
+    for start in range(0, count, BATCH):
+        rows = np.arange(start, min(start + BATCH, count))
+        clips = np.stack([clip(sound) for sound in notes.audio(rows)])
+        for name, encoder in encoders.items():
+            found[name].append(encoder(clips))
+        progress("notes", int(rows[-1]) + 1, count)
+    return {
+        name: {
+            way: {
+                metric: instrument_hits(np.concatenate(parts), notes.labels, metric=metric, window=gate)
+                for metric in METRICS
+            }
+            for way, gate in (("reference", None), ("gated", window))
+        }
+        for name, parts in found.items()
+    }
+
+
+class _Labelled(Protocol):
+    @property
+    def instrument(self) -> str: ...
+
+    @property
+    def velocity(self) -> int: ...
+
+
+def _labels(notes: Sequence[_Labelled], sounding: Sequence[float]) -> NoteLabels:
+    _, instrument = np.unique([note.instrument for note in notes], return_inverse=True)
+    return NoteLabels(instrument, np.array(sounding), np.array([note.velocity for note in notes]))
