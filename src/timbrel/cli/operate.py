@@ -159,6 +159,48 @@ def evaluate_instruments(notes: Path, window: float, output: Path | None, bundle
     click.echo(json.dumps(rounded(content), indent=2))
 
 
+@evaluate.command("ratings")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The report to put it into."
+)
+@bundle_option
+def evaluate_ratings(folder: Path, output: Path | None, bundle: Path | None) -> None:
+    """Do distances agree with how people rated the dissimilarity of sounds?
+
+    FOLDER holds sounds/<dataset>/*.aiff and true_dissim/<dataset>.txt, a square matrix of ratings in the order of the
+    sounds' names (Tian, Lattner and Saitis, ISMIR 2025). Beside the bundle's two vectors: MFCC, mel, and EfficientAT
+    mn04 where its file is.
+
+    \b
+    Example:
+      timbrel evaluate ratings ratings/ -o reports/retrieval.json
+    """
+    from timbrel.evaluation import ratings
+    from timbrel.evaluation.encoders import OURS, encoders
+    from timbrel.evaluation.report import rounded, update_report
+
+    datasets = ratings.read_rated(folder)
+    with open_engine(bundle) as engine:
+        known, absent = encoders(engine.models.run)
+        for reason in absent.values():
+            click.echo(f"left out: {reason}", err=True)
+        figures = ratings.measure(datasets, known, Progress())
+        content = {
+            "ratings": {
+                "bundle": engine.bundle.id,
+                "encoder": OURS,
+                "datasets": [each.name for each in datasets],
+                "sounds": sum(len(each.clips) for each in datasets),
+                **figures[OURS]["cosine"],
+                "by_encoder": figures,
+            }
+        }
+    if output is not None:
+        update_report(output, content)
+    click.echo(json.dumps(rounded(content), indent=2))
+
+
 def _finish(content: dict[str, Any], output: Path | None) -> None:
     from timbrel.evaluation.report import rounded, write_report
 
