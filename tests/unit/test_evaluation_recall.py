@@ -17,6 +17,8 @@ from timbrel.codec.runtime import MagnitudeCodecRuntime
 from timbrel.engine.engine import Engine
 from timbrel.engine.onnx_models import OnnxModels
 from timbrel.errors import DataError
+from timbrel.evaluation.conditions import CONDITIONS, ConditionSettings
+from timbrel.evaluation.conditions import measure as measure_conditions
 from timbrel.evaluation.patch_recall import RecallSettings, measure, rank_of
 from timbrel.evaluation.queries import Plan, plan, play, replay_library, stored_library
 from timbrel.evaluation.report import rounded, share, write_report
@@ -174,6 +176,41 @@ def test_the_report(engine: Engine, folder: Path, tmp_path: Path) -> None:
     # The same key a little softer or louder, hardly any noise: plain spectra find it among a dozen.
     assert report["conditions"]["library_keys"]["recall"]["mel alone"]["top1"] >= 0.75
     assert report == measure(engine, settings, banks=tmp_path, library=stored)
+
+
+def test_conditions_are_what_they_are_called() -> None:
+    rng = np.random.default_rng(0)
+    time = np.arange(48_000) / 24_000
+    note = (0.3 * np.exp(-time) * sum(np.sin(2 * np.pi * 220 * n * time) / n for n in range(1, 9))).astype(
+        np.float32
+    )
+    heard = {name: disturbed(note, rng) for name, disturbed in CONDITIONS.items()}
+    assert heard["velocity"] is note
+    noise = heard["noise"] - note
+    assert 10 * np.log10(np.mean(note**2) / np.mean(noise**2)) == pytest.approx(30.0, abs=0.3)
+    assert abs(20 * np.log10(np.abs(heard["level"]).max() / np.abs(note).max())) == pytest.approx(6.0)
+    silence = len(heard["lead_in"]) - len(note)
+    assert 0 < silence <= 36_000
+    assert not heard["lead_in"][:silence].any()
+    assert np.array_equal(heard["lead_in"][silence:], note)
+    assert len(heard["lossy"]) == len(note)
+    assert 0.98 < np.corrcoef(heard["lossy"], note)[0, 1] < 0.99999
+    assert 0.8 < np.corrcoef(heard["room"], note)[0, 1] < 0.999
+
+
+def test_recall_under_conditions(engine: Engine, folder: Path, tmp_path: Path) -> None:
+    settings = ConditionSettings(patches=6, min_velocity=90, max_velocity=110, seed=3)
+    stored = list(stored_library(folder.with_name("bundle.parts") / "patches", engine.bundle.renders))
+    report = measure_conditions(engine, settings, banks=tmp_path, library=stored)
+    assert list(report["by_condition"]) == list(CONDITIONS)
+    # Neither level nor a wait before the note is heard: the clip is the library's own, and nothing is nearer.
+    for name in ("level", "lead_in"):
+        assert report["by_condition"][name]["mel alone"] == {"recall1": 1.0, "recall10": 1.0}
+    for way, figures in report["mean"].items():
+        each = [found[way]["recall10"] for found in report["by_condition"].values()]
+        assert figures["recall10"] == pytest.approx(np.mean(each))
+    assert report["recall10"] == report["mean"]["search"]["recall10"]
+    assert report == measure_conditions(engine, settings, banks=tmp_path, library=stored)
 
 
 def test_reports_are_rounded_and_whole(tmp_path: Path) -> None:

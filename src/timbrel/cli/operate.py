@@ -159,6 +159,38 @@ def evaluate_instruments(notes: Path, window: float, output: Path | None, bundle
     click.echo(json.dumps(rounded(content), indent=2))
 
 
+@evaluate.command("conditions")
+@click.option(
+    "--patches", default=100, show_default=True, type=click.IntRange(1), help="Random library patches."
+)
+@click.option(
+    "--banks", type=click.Path(path_type=Path), default=Path("banks"), show_default=True,
+    help="The folder of your soundfonts, if the library holds presets of theirs.",
+)  # fmt: skip
+@_evaluation
+def evaluate_conditions(
+    patches: int, banks: Path, seed: int, output: Path | None, bundle: Path | None
+) -> None:
+    """Does a note find its patch when it is recorded with noise, in a room, late, lossily, louder?
+
+    Renders with the patches' own engines (`pip install timbrel[pipeline]`). Beside the shipped search: each
+    representation alone, with and without the pitch gate.
+
+    \b
+    Example:
+      timbrel evaluate conditions --patches 50 -o reports/retrieval.json
+    """
+    from timbrel.evaluation.conditions import ConditionSettings, measure
+    from timbrel.evaluation.report import rounded, update_report
+
+    settings = ConditionSettings(patches=patches, min_velocity=60, max_velocity=127, seed=seed)
+    with open_engine(bundle) as engine:
+        content = {"conditions": measure(engine, settings, banks=banks, progress=Progress())}
+    if output is not None:
+        update_report(output, content)
+    click.echo(json.dumps(rounded(content), indent=2))
+
+
 @evaluate.command("ratings")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(

@@ -65,7 +65,7 @@ def measure(
         library = replay_library(
             bundle.patches, bundle.renders, banks=banks, progress=lambda *n: progress("library", *n)
         )
-    ranking = _Ranking(engine, library)
+    ranking = Ranking(engine, library)
     velocities = range(settings.min_velocity, settings.max_velocity + 1)
     conditions: dict[str, Any] = {}
     for name, keys in (("library_keys", None), ("other_keys", OTHER_KEYS)):
@@ -76,7 +76,7 @@ def measure(
         queries, mute = play(plans, noise_db=settings.noise_db, banks=banks, seed=settings.seed)
         outcomes = []
         for number, query in enumerate(queries):
-            outcomes.append(_ask(engine, ranking, query))
+            outcomes.append(ask(engine, ranking, query))
             progress(name, number + 1, len(queries))
         conditions[name] = _summary(queries, outcomes, mute=len(mute))
     return {
@@ -88,7 +88,7 @@ def measure(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
+class Outcome:
     """One query: its gate decision, and the patch's rank (from 1; 0 when absent) by each way of searching."""
 
     decision: Decision
@@ -96,7 +96,7 @@ class _Outcome:
     ranks: Mapping[str, int]
 
 
-class _Ranking:
+class Ranking:
     """Ranks patches by one representation, over the renders that the gate leaves."""
 
     def __init__(self, engine: Engine, library: Iterable[tuple[int, np.ndarray]]) -> None:
@@ -158,7 +158,8 @@ def rank_of(wanted: int, labels: np.ndarray, distances: np.ndarray) -> int:
     return len(nearer) + 1
 
 
-def _ask(engine: Engine, ranking: _Ranking, query: Query) -> _Outcome:
+def ask(engine: Engine, ranking: Ranking, query: Query) -> Outcome:
+    """Where the query's patch stands, by every way of searching."""
     most = max(AT)
     gated = engine.search(query.audio, k=most)
     open_ = engine.search(query.audio, k=most, gate="off")
@@ -172,14 +173,14 @@ def _ask(engine: Engine, ranking: _Ranking, query: Query) -> _Outcome:
     everything = ranking.candidates(None)
     open_ranks = ranking.ranks(query, None, everything)
     ranks |= {f"{name} alone, gate off": rank for name, rank in open_ranks.items()}
-    return _Outcome(decision=gated.query.gate.decision, candidates=len(rows), ranks=ranks)
+    return Outcome(decision=gated.query.gate.decision, candidates=len(rows), ranks=ranks)
 
 
 def _place(query: Query, patch_ids: Sequence[str]) -> int:
     return patch_ids.index(query.patch.patch_id) + 1 if query.patch.patch_id in patch_ids else 0
 
 
-def _summary(queries: Sequence[Query], outcomes: Sequence[_Outcome], *, mute: int) -> dict[str, Any]:
+def _summary(queries: Sequence[Query], outcomes: Sequence[Outcome], *, mute: int) -> dict[str, Any]:
     """A query without a sound counts as not found, by every way of searching."""
     total = len(queries) + mute
     methods = list(outcomes[0].ranks) if outcomes else []
