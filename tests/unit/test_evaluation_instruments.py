@@ -53,7 +53,7 @@ def test_cosine_looks_past_length() -> None:
 
 
 def test_a_query_finds_its_instrument_by_its_notes_nearby() -> None:
-    notes = labels((0, 60, 100), (0, 61, 100), (0, 72, 100), (1, 60, 100), (1, 61, 100), (1, 72, 100))
+    notes = labels((0, 59.9, 100), (0, 61, 100), (0, 72, 100), (1, 60, 100), (1, 61.1, 100), (1, 72, 100))
     vectors = np.array([[0.0], [0.1], [9.0], [5.0], [5.1], [0.2]])
     found = instrument_hits(vectors, notes, metric="l2", window=1.0, at=(1, 2))
     # References are the notes of 61. Queries: 60 of either finds 61 of its own; 72 of either has none nearby.

@@ -32,6 +32,8 @@ Progress = Callable[[str, int, int], None]
 BATCH = 32
 REFERENCE_VELOCITY = 100
 AT = (1, 5)
+# Neighbouring keys sound a semitone apart, give or take their tuning.
+HALF_SEMITONE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def instrument_hits(
         distance = lengths - 2.0 * (gallery @ vectors[row])
         allowed = known != row
         if window is not None:
-            allowed &= np.abs(labels.pitch[known] - labels.pitch[row]) <= window
+            allowed &= np.abs(labels.pitch[known] - labels.pitch[row]) <= window + HALF_SEMITONE
         own = allowed & (owner == labels.instrument[row])
         if own.any():
             nearer = allowed & ~own & (distance <= distance[own].min())
