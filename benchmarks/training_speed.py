@@ -215,7 +215,8 @@ def generator_loops(embeddings: np.ndarray, notes: MapNotes, params: Params) -> 
 
 def vae_loops(embeddings: np.ndarray, notes: MapNotes, params: Params) -> dict[str, Loop]:
     """Ours and the plain one."""
-    shape, training, curriculum = configure(params, notes, dimensions=embeddings.shape[2])
+    # Without the comb: it is not trained, and the pitch head, which then reads the summary, is the larger for it.
+    shape, training, curriculum = configure(params, notes, dimensions=embeddings.shape[2], spectrum=None)
     learning = notes.of("train")
 
     def ours(steps: int) -> None:
