@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from timbrel.cli import main
 from timbrel.errors import DataError
-from timbrel.evaluation.encoders import encoders
+from timbrel.evaluation.encoders import every_encoder
 from timbrel.evaluation.instruments import NoteLabels, instrument_hits, read_notes, references
 
 
@@ -124,11 +124,14 @@ def test_the_published_encoder_is_asked_where_its_file_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIMBREL_WEIGHTS", str(Path(os.environ["TIMBREL_SHARED"], "weights")))
-    found, absent = encoders(lambda *_: {})
+    empty = {name: np.zeros((2, 4), dtype=np.float32) for name in ("stage1", "stage2")}
+    embed, absent = every_encoder(lambda *_: empty)
     assert absent == {}
     clips = np.random.default_rng(0).standard_normal((2, 72_000)).astype(np.float32) * 0.1
-    assert found["efficientat-mn04"](clips).shape == (2, 384)
-    # Means and deviations of 17 blocks' channels.
-    style = found["efficientat-mn04-style"](clips)
+    found = embed(clips)
+    assert set(found) == {"stage1", "stage2", "mfcc", "mel", "efficientat-mn04", "efficientat-mn04-style"}
+    assert found["efficientat-mn04"].shape == (2, 384)
+    # Means and deviations of 17 blocks' channels; the last block's means are the embedding.
+    style = found["efficientat-mn04-style"]
     assert style.shape == (2, 1_792)
-    assert np.isfinite(style).all()
+    np.testing.assert_allclose(style[:, -768:-384], found["efficientat-mn04"], rtol=0, atol=1e-5)

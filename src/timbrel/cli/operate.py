@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from timbrel.cli.shell import Progress, bundle_option, open_engine
 from timbrel.errors import InputError
+
+if TYPE_CHECKING:
+    from timbrel.engine.engine import Engine
+    from timbrel.evaluation.encoders import EmbedAll
 
 
 @click.command(short_help="Start Triton and the HTTP service.")
@@ -134,16 +138,12 @@ def evaluate_instruments(notes: Path, window: float, output: Path | None, bundle
       timbrel evaluate instruments -o reports/retrieval.json
     """
     from timbrel.evaluation import instruments
-    from timbrel.evaluation.encoders import OURS, encoders
-    from timbrel.evaluation.report import rounded, update_report
+    from timbrel.evaluation.encoders import OURS
 
     progress = Progress()
     labelled = instruments.read_notes(notes, progress)
     with open_engine(bundle) as engine:
-        known, absent = encoders(engine.models.run)
-        for reason in absent.values():
-            click.echo(f"left out: {reason}", err=True)
-        figures = instruments.measure(labelled, known, window=window, progress=progress)
+        figures = instruments.measure(labelled, _every_encoder(engine), window=window, progress=progress)
         command = f"timbrel evaluate instruments {notes} --window {window:g}"
         content = {
             "instruments": {
@@ -154,9 +154,7 @@ def evaluate_instruments(notes: Path, window: float, output: Path | None, bundle
                 "by_encoder": figures,
             }
         }
-    if output is not None:
-        update_report(output, content)
-    click.echo(json.dumps(rounded(content), indent=2))
+    _finish_part(content, output)
 
 
 @evaluate.command("conditions")
@@ -181,14 +179,11 @@ def evaluate_conditions(
       timbrel evaluate conditions --patches 50 -o reports/retrieval.json
     """
     from timbrel.evaluation.conditions import ConditionSettings, measure
-    from timbrel.evaluation.report import rounded, update_report
 
     settings = ConditionSettings(patches=patches, min_velocity=60, max_velocity=127, seed=seed)
     with open_engine(bundle) as engine:
         content = {"conditions": measure(engine, settings, banks=banks, progress=Progress())}
-    if output is not None:
-        update_report(output, content)
-    click.echo(json.dumps(rounded(content), indent=2))
+    _finish_part(content, output)
 
 
 @evaluate.command("ratings")
@@ -209,15 +204,11 @@ def evaluate_ratings(folder: Path, output: Path | None, bundle: Path | None) -> 
       timbrel evaluate ratings ratings/ -o reports/retrieval.json
     """
     from timbrel.evaluation import ratings
-    from timbrel.evaluation.encoders import OURS, encoders
-    from timbrel.evaluation.report import rounded, update_report
+    from timbrel.evaluation.encoders import OURS
 
     datasets = ratings.read_rated(folder)
     with open_engine(bundle) as engine:
-        known, absent = encoders(engine.models.run)
-        for reason in absent.values():
-            click.echo(f"left out: {reason}", err=True)
-        figures = ratings.measure(datasets, known, Progress())
+        figures = ratings.measure(datasets, _every_encoder(engine), Progress())
         content = {
             "ratings": {
                 "bundle": engine.bundle.id,
@@ -228,9 +219,26 @@ def evaluate_ratings(folder: Path, output: Path | None, bundle: Path | None) -> 
                 "by_encoder": figures,
             }
         }
+    _finish_part(content, output)
+
+
+def _every_encoder(engine: Engine) -> EmbedAll:
+    """All that can be asked; on stderr what cannot, and why."""
+    from timbrel.evaluation.encoders import every_encoder
+
+    embed, absent = every_encoder(engine.models.run)
+    for reason in absent.values():
+        click.echo(f"left out: {reason}", err=True)
+    return embed
+
+
+def _finish_part(content: dict[str, Any], output: Path | None) -> None:
+    """As ``_finish``, into a report that holds other parts, too."""
+    from timbrel.evaluation.report import rounded, update_report
+
     if output is not None:
         update_report(output, content)
-    click.echo(json.dumps(rounded(content), indent=2))
+    click.echo(json.dumps(rounded(content), indent=2, ensure_ascii=False))
 
 
 def _finish(content: dict[str, Any], output: Path | None) -> None:

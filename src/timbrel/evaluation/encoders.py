@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import soxr
 
-from timbrel.encoders import baselines
-from timbrel.encoders.baselines import Encoder
+from timbrel.encoders.baselines import BASELINES
 from timbrel.encoders.frontend import SAMPLE_RATE
 from timbrel.errors import DataError
 from timbrel.library.vectors import RunModel, embed_clips
@@ -17,30 +15,43 @@ from timbrel.published import find
 
 OURS = "stage2"
 EFFICIENTAT = "efficientat-mn04"
+# Clips [b, 72000] (``frontend.clip``) -> the vectors [b, d] of every encoder, by name; one pass of each network.
+EmbedAll = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
-def encoders(run: RunModel) -> tuple[dict[str, Encoder], Mapping[str, str]]:
-    """(encoders by name, why others are not among them). ``stage1`` and ``stage2`` are the bundle's two vectors."""
-    found: dict[str, Encoder] = {
-        "stage1": lambda clips: embed_clips(run, clips)[0],
-        "stage2": lambda clips: embed_clips(run, clips)[1],
-        **baselines.BASELINES,
-    }
+def every_encoder(run: RunModel) -> tuple[EmbedAll, Mapping[str, str]]:
+    """(all that can be asked, why others cannot). ``stage1`` and ``stage2`` are the bundle's two vectors."""
+    published: list[EmbedAll] = []
+    absent: dict[str, str] = {}
     try:
-        path = find(EFFICIENTAT)
+        published.append(_efficientat())
     except DataError as error:
-        return found, {EFFICIENTAT: error.message}
-    from timbrel.encoders.efficientat import read_published
+        absent[EFFICIENTAT] = error.message
 
-    network = read_published(path)
-    found[EFFICIENTAT] = partial(_efficientat, network, 0)
-    found[f"{EFFICIENTAT}-style"] = partial(_efficientat, network, 1)
-    return found, {}
+    def embed(clips: np.ndarray) -> dict[str, np.ndarray]:
+        stage1, stage2 = embed_clips(run, clips)
+        found = {"stage1": stage1, "stage2": stage2}
+        found |= {name: encoder(clips) for name, encoder in BASELINES.items()}
+        for each in published:
+            found |= each(clips)
+        return found
+
+    return embed, absent
 
 
-def _efficientat(network: object, which: int, clips: np.ndarray) -> np.ndarray:
+def _efficientat() -> EmbedAll:
+    """Its embedding and the style of all its blocks. Raises DataError when its file is not at hand."""
+    path = find(EFFICIENTAT)
+    # torch, which nothing else here needs
     from timbrel.encoders import efficientat, efficientat_mel
 
-    assert isinstance(network, efficientat.EfficientAt)
-    resampled = np.stack([soxr.resample(each, SAMPLE_RATE, efficientat_mel.SAMPLE_RATE) for each in clips])
-    return efficientat.vectors(network, efficientat_mel.picture(resampled))[which]
+    network = efficientat.read_published(path)
+
+    def embed(clips: np.ndarray) -> dict[str, np.ndarray]:
+        resampled = np.stack(
+            [soxr.resample(each, SAMPLE_RATE, efficientat_mel.SAMPLE_RATE) for each in clips]
+        )
+        embedding, style = efficientat.vectors(network, efficientat_mel.picture(resampled))
+        return {EFFICIENTAT: embedding, f"{EFFICIENTAT}-style": style}
+
+    return embed

@@ -11,7 +11,7 @@ The first asks whether vectors follow the instrument or the pitch, the second wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,9 +20,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from timbrel.encoders.baselines import Encoder
 from timbrel.encoders.frontend import clip
 from timbrel.errors import DataError
+from timbrel.evaluation.encoders import EmbedAll
 from timbrel.notes.noteset import NOTE_SAMPLES, SAMPLE_RATE, NoteSet
 from timbrel.notes.nsynth import Example, read_examples
 
@@ -136,19 +136,19 @@ def _read_nsynth(examples: Sequence[Example], progress: Progress) -> LabelledNot
 
 def measure(
     notes: LabelledNotes,
-    encoders: Mapping[str, Encoder],
+    embed: EmbedAll,
     *,
     window: float,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Figures by encoder: ``reference`` and ``gated``, each by cosine and by l2, as ``instrument_hits`` has them."""
     count = len(notes.labels.instrument)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in encoders}
+    found: dict[str, list[np.ndarray]] = {}
     for start in range(0, count, BATCH):
         rows = np.arange(start, min(start + BATCH, count))
         clips = np.stack([clip(sound) for sound in notes.audio(rows)])
-        for name, encoder in encoders.items():
-            found[name].append(encoder(clips))
+        for name, vectors in embed(clips).items():
+            found.setdefault(name, []).append(vectors)
         progress("notes", int(rows[-1]) + 1, count)
     return {
         name: {

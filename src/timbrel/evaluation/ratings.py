@@ -10,7 +10,7 @@ ranks are of each stimulus's list of all others; pairs and stimuli of all datase
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from scipy import stats
 from scipy.spatial import distance
 
 from timbrel.audio import read, resample
-from timbrel.encoders.baselines import Encoder
 from timbrel.encoders.frontend import clip
 from timbrel.errors import DataError
+from timbrel.evaluation.encoders import EmbedAll
 
 METRICS = {"cosine": "cosine", "l2": "euclidean"}
 # Pairs whose ratings differ by less say nothing about which of them is the nearer.
@@ -105,20 +105,18 @@ def agreement(distances: np.ndarray, ratings: np.ndarray) -> dict[str, list[floa
 
 def measure(
     datasets: Sequence[RatedSounds],
-    encoders: Mapping[str, Encoder],
+    embed: EmbedAll,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """By encoder and metric: the mean of each figure of ``agreement`` over all datasets."""
-    found: dict[str, dict[str, dict[str, list[float]]]] = {
-        name: {metric: {} for metric in METRICS} for name in encoders
-    }
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for number, dataset in enumerate(datasets):
-        for name, encoder in encoders.items():
-            vectors = np.asarray(encoder(dataset.clips), dtype=np.float64)
+        for name, vectors in embed(dataset.clips).items():
             for metric, kind in METRICS.items():
-                distances = distance.squareform(distance.pdist(vectors, kind))
+                distances = distance.squareform(distance.pdist(vectors.astype(np.float64), kind))
+                figures = found.setdefault(name, {}).setdefault(metric, {})
                 for figure, values in agreement(distances, dataset.ratings).items():
-                    found[name][metric].setdefault(figure, []).extend(values)
+                    figures.setdefault(figure, []).extend(values)
         progress("datasets", number + 1, len(datasets))
     return {
         name: {
