@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from timbrel.encoders.disturb import add_noise, gain, lead_in
 from timbrel.encoders.frontend import CLIP_SAMPLES, REFERENCE_RMS, SAMPLE_RATE, clip, loudest_rms, onset
@@ -17,7 +19,7 @@ def pluck(hz: float = 220.0, seconds: float = 2.0, attack: float = 0.004) -> np.
     return (0.3 * tone * np.minimum(1.0, time / attack) * np.exp(-1.5 * time)).astype(np.float32)
 
 
-@pytest.mark.parametrize("seconds", [0.02, 0.25, 0.5, 1.5])
+@pytest.mark.parametrize("seconds", [0.12, 0.25, 0.5, 1.5])
 @pytest.mark.parametrize("snr_db", [None, 40.0, 30.0, 20.0])
 def test_the_onset_is_found_behind_silence_and_noise(seconds: float, snr_db: float | None) -> None:
     audio = lead_in(pluck(), seconds)
@@ -26,8 +28,31 @@ def test_the_onset_is_found_behind_silence_and_noise(seconds: float, snr_db: flo
     assert abs(onset(audio) / SAMPLE_RATE - seconds) <= 0.012
 
 
+def test_a_little_noise_may_be_an_attack_and_is_kept() -> None:
+    assert onset(add_noise(lead_in(pluck(), 0.02), 20.0, np.random.default_rng(3))) == 0
+    assert abs(onset(lead_in(pluck(), 0.02)) / SAMPLE_RATE - 0.02) <= 0.005
+
+
 def test_a_note_without_lead_in_begins_at_zero() -> None:
     assert onset(pluck()) == 0
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    attack=st.floats(0.001, 2.0), silence=st.integers(1, 36_000), start_db=st.floats(-60.0, -18.0),
+    noise_db=st.sampled_from([None, 40.0, 25.0]), seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_silence_before_a_note_moves_its_onset_by_less_than_a_hop(
+    attack: float, silence: int, start_db: float, noise_db: float | None, seed: int
+) -> None:
+    """However slowly it rises, and wherever in its attack the recording begins."""
+    ramp = pluck(attack=attack, seconds=attack + 1.0)
+    note = ramp[round(attack * SAMPLE_RATE * 10.0 ** (start_db / 20.0)) :]
+    if noise_db is not None:
+        note = add_noise(note, noise_db, np.random.default_rng(seed))
+    late = onset(np.concatenate([np.zeros(silence, np.float32), note])) - silence
+    # A frame that is just below a threshold at one phase of the hops is above it at another.
+    assert abs(late - onset(note)) <= 2 * 120
 
 
 def test_a_slow_attack_is_followed_down_to_its_beginning() -> None:

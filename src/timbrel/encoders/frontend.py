@@ -26,6 +26,9 @@ _HOP = 120  # 5 ms: as exact as an onset has to be
 _CERTAIN_DB = -16.0  # a frame this close to the loudest one is the note, not the room
 _QUIET_DB = -40.0  # nothing below this is heard as the beginning of the note
 _ABOVE_NOISE_DB = 5.0  # how far the note must rise above what was there before it
+_STEADY_FRAMES = 20  # 100 ms
+_STEADY_RANGE_DB = 6.0  # what frames of noise vary by
+_STEADY_RISE_DB = 2.0  # from one half of them to the other
 _LEVEL_WINDOW = 2_400
 _LEVEL_HOP = 600
 _SILENCE = 1e-5  # RMS of the loudest window (-100 dBFS) below which there is nothing to amplify
@@ -54,27 +57,44 @@ def clip(audio: np.ndarray) -> np.ndarray:
 def onset(audio: np.ndarray) -> int:
     """The sample at which the note begins, within 5 ms; 0 for silence.
 
-    The first 20-ms frame within 16 dB of the loudest one is certainly the note. From there the search goes
-    back in time for as long as frames stay above both -40 dB and the quietest frame seen before, plus 5 dB. A
-    slow attack is followed down to its beginning, and steady noise before the note (20 dB below it or less)
-    is not mistaken for it.
+    The first 20-ms frame within 16 dB of the loudest one is certainly the note. From there the search goes back in
+    time for as long as frames stay above -40 dB, so that a slow attack is followed down to its beginning. If what is
+    found there is steady for 100 ms, it is noise before the note (20 dB below it or less), and the note begins where
+    frames rise 5 dB above it.
+
+    Silence before the note changes nothing: frames look back from each hop, into zeros where there is nothing, and
+    only what is above -40 dB is asked whether it is steady.
     """
-    power = _frame_power(audio, _FRAME, _HOP)
+    power = _frame_power(np.pad(audio, (_FRAME - _HOP, 0)), _FRAME, _HOP)
     loudest = float(power.max())
     if loudest <= _SILENCE**2:
         return 0
     level = 10.0 * np.log10(np.maximum(power / loudest, 1e-12))
     certain = int(np.argmax(level >= _CERTAIN_DB))
-    before = level[:certain]
-    if before.size == 0:
-        return 0
-    threshold = max(_QUIET_DB, float(before.min()) + _ABOVE_NOISE_DB)
-    below = np.flatnonzero(before < threshold)
-    first = int(below[-1]) + 1 if below.size else 0
-    if first == 0:
-        return 0
-    # The first frame above the threshold holds the onset in its last hop: everything earlier was still below.
-    return min(first * _HOP + _FRAME - _HOP, audio.size - 1)
+    first = _last_below(level[:certain], _QUIET_DB) + 1
+    # The first frames still hold what was before them.
+    before = level[first + _FRAME // _HOP : certain]
+    floor = _steady_level(before)
+    if floor is not None:
+        first += _FRAME // _HOP + _last_below(before, floor + _ABOVE_NOISE_DB) + 1
+    # A frame's last hop is what brings it above the threshold: everything earlier was still below.
+    return min(first * _HOP, audio.size - 1)
+
+
+def _last_below(level: np.ndarray, threshold: float) -> int:
+    """The last frame below ``threshold``, -1 when there is none."""
+    below = np.flatnonzero(level < threshold)
+    return int(below[-1]) if below.size else -1
+
+
+def _steady_level(level: np.ndarray) -> float | None:
+    """Mean level (dB) of the first 100 ms of frames, if they neither vary nor rise: noise does not, attacks do."""
+    start = level[:_STEADY_FRAMES]
+    if start.size < _STEADY_FRAMES or np.ptp(start) > _STEADY_RANGE_DB:
+        return None
+    half = _STEADY_FRAMES // 2
+    rise = float(start[half:].mean() - start[:half].mean())
+    return float(start.mean()) if abs(rise) <= _STEADY_RISE_DB else None
 
 
 def loudest_rms(audio: np.ndarray) -> float:
