@@ -19,7 +19,7 @@ def pluck(hz: float = 220.0, seconds: float = 2.0, attack: float = 0.004) -> np.
     return (0.3 * tone * np.minimum(1.0, time / attack) * np.exp(-1.5 * time)).astype(np.float32)
 
 
-@pytest.mark.parametrize("seconds", [0.12, 0.25, 0.5, 1.5])
+@pytest.mark.parametrize("seconds", [0.15, 0.25, 0.5, 1.5])
 @pytest.mark.parametrize("snr_db", [None, 40.0, 30.0, 20.0])
 def test_the_onset_is_found_behind_silence_and_noise(seconds: float, snr_db: float | None) -> None:
     audio = lead_in(pluck(), seconds)
