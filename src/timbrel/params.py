@@ -95,15 +95,22 @@ class Embeddings(Section):
 
 
 class Encoder(Section):
-    """Contrastive training of the timbre encoder."""
+    """The timbre encoder. ``weights``: a folder that holds a trained one; without, it is trained by contrast alone.
 
+    ``style``, ``cepstrum``: how many numbers its readout gives of each.
+    """
+
+    weights: str | None
     channels: Annotated[tuple[Positive, ...], Field(min_length=4, max_length=4)]
     embedding_size: Positive
     steps: Positive
     batch_instruments: Annotated[int, Field(ge=2)]
     learning_rate: Rate
     temperature: Annotated[float, Field(gt=0)]
-    style_weight: Amount
+    readout: Positive
+    style: Positive
+    cepstrum: Positive
+    readout_weight: Amount
     near_pitch_share: Annotated[float, Field(ge=0, le=1)]
 
 

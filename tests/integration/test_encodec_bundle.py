@@ -26,7 +26,7 @@ from timbrel.codec.encodec import PUBLISHED_RANGE, Encodec
 from timbrel.codec.encodec_weights import NOTICE, read_weights
 from timbrel.codec.runtime import EncodecRuntime
 from timbrel.encoders import storage
-from timbrel.encoders.timbre import build
+from timbrel.encoders.timbre import Shape, build
 from timbrel.engine import placing
 from timbrel.engine.engine import Engine
 from timbrel.engine.finish import finished
@@ -129,7 +129,11 @@ def root(tmp_path_factory: pytest.TempPathFactory, weights: Path, said: io.Strin
     write_tiny_patches(data / "patches")
     (data / "patches" / "report.json").write_text(json.dumps({"tried": {"user": 0}}))
     torch.manual_seed(3)
-    storage.save(build((4, 4, 8, 8), 16).eval(), data / "encoder", {})
+    storage.save(
+        build(Shape(channels=(4, 4, 8, 8), embedding_size=16, readout=8, target_parts=(6, 2))).eval(),
+        data / "encoder",
+        {},
+    )
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         patch.setenv("TIMBREL_WEIGHTS", str(weights))
         recorded = run(codec, root)

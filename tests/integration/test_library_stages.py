@@ -22,7 +22,7 @@ from timbrel.codec import spectrum
 from timbrel.codec.network import CodecConfig, MagnitudeCodec
 from timbrel.codec.storage import save_codec
 from timbrel.encoders import frontend, storage
-from timbrel.encoders.timbre import TimbreEncoder, TimbreNetwork, build
+from timbrel.encoders.timbre import Shape, TimbreEncoder, TimbreNetwork, build
 from timbrel.engine.engine import Engine
 from timbrel.engine.onnx_models import OnnxModels
 from timbrel.files import sha256_of
@@ -69,7 +69,7 @@ def networks() -> Networks:
         width=16, heads=2, condition_layers=1, decoder_layers=2, feedforward=32, frames_per_token=4
     )
     vae = Vae(VaeShape(instruments=3, channels=(8,) * 5, hidden=(16,) * 4, head_width=8))
-    encoder = build((4, 4, 8, 8), 16)
+    encoder = build(Shape(channels=(4, 4, 8, 8), embedding_size=16, readout=8, target_parts=(6, 2)))
     return Networks(codec.eval(), encoder.eval(), vae.eval(), Generator(shape).eval())
 
 

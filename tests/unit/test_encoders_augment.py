@@ -48,6 +48,18 @@ def test_augmentation_depends_on_its_generator_only() -> None:
     assert float(first.min()) >= 0.0
 
 
+def test_tilted_examples_are_tilted_by_decibels_per_octave_and_named() -> None:
+    power = torch.ones(64, 80, 120)
+    tilted, chosen = augment.tilt(power, torch.Generator().manual_seed(3), share=0.5)
+    assert torch.equal(tilted[~chosen], power[~chosen])
+    assert 20 <= int(chosen.sum()) <= 44
+    octaves = np.log2(filterbank.centres() / 1_000.0)
+    decibels = 10.0 * np.log10(tilted[chosen][:, :, 7].numpy())
+    slopes = decibels[:, -1] / octaves[-1]
+    np.testing.assert_allclose(decibels, slopes[:, None] * octaves, atol=1e-3)
+    assert 3.0 < float(np.abs(slopes).max()) <= 4.0
+
+
 def test_noise_adds_its_power_on_average() -> None:
     power = power_of(tone()).repeat(256, 1, 1)
     noisy = augment._noise(power, torch.Generator().manual_seed(0))

@@ -11,8 +11,9 @@ import torch
 
 from timbrel.encoders.contrastive import supervised_nt_xent
 from timbrel.encoders.retrieval import recall
-from timbrel.encoders.style import WeightedStyle, statistics
-from timbrel.encoders.training import learning_rate_factor
+from timbrel.encoders.style import statistics
+from timbrel.encoders.timbre import Blend, Shape, build
+from timbrel.encoders.training import learning_rate_factor, unexplained
 
 
 def test_the_loss_of_two_orthogonal_pairs_by_hand() -> None:
@@ -48,15 +49,20 @@ def test_style_is_mean_and_population_deviation_of_each_channel() -> None:
     np.testing.assert_allclose(found.numpy(), expected, atol=4e-3)  # sqrt(1e-5) where nothing varies
 
 
-def test_fitted_style_standardises_weights_and_has_length_one() -> None:
-    style = WeightedStyle(2)
-    style.fit([torch.tensor([[0.0, 10.0], [2.0, 10.0]]), torch.tensor([[4.0, 40.0]])])
-    with torch.no_grad():
-        style.log_weight.copy_(torch.log(torch.tensor([3.0, 1.0])))
-    found = style.eval()(torch.tensor([[4.0, 40.0]]))[0]
-    # Standardised: 2 / sqrt(8/3) and 20 / sqrt(200); the first weighs three times as much.
-    raw = np.array([3.0 * 2.0 / math.sqrt(8.0 / 3.0), 20.0 / math.sqrt(200.0)])
-    np.testing.assert_allclose(found.detach().numpy(), raw / np.linalg.norm(raw), rtol=1e-5)
+def test_stage_two_is_the_named_blend_of_its_parts() -> None:
+    shape = Shape(channels=(4, 4, 8, 8), embedding_size=2, readout=4, target_parts=(2, 1))
+    network = build(shape, Blend(style=0.5, cepstrum=0.25, contrast=0.25, offset=2.0))
+    said = torch.tensor([[2.0, 1.0, -3.0]])
+    found = network.compose(torch.tensor([[0.6, 0.8]]), said)[0].numpy()
+    # (2, 1, offset 2) has length 3, the cepstrum's sign is all that is left of it.
+    expected = [*(np.sqrt(0.5) * np.array([2.0, 1.0, 2.0]) / 3.0), -0.5, 0.5 * 0.6, 0.5 * 0.8]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert network.stage2_size == len(expected)
+
+
+def test_what_is_unexplained_is_the_mean_squared_distance() -> None:
+    said = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
+    assert unexplained(said, torch.tensor([[1.0, 0.0], [3.0, 4.0]])).item() == pytest.approx((4.0 + 25.0) / 2)
 
 
 def test_recall_takes_the_note_nearest_in_pitch_and_never_the_query_itself() -> None:

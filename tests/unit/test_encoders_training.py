@@ -14,14 +14,14 @@ from timbrel.encoders.batches import Sampler, Sounds, join, prepare, some_of_eac
 from timbrel.encoders.export import export
 from timbrel.encoders.frontend import SAMPLE_RATE, clip
 from timbrel.encoders.mel import log_mel
-from timbrel.encoders.timbre import TimbreEncoder, TimbreNetwork, build
+from timbrel.encoders.timbre import Shape, TimbreEncoder, TimbreNetwork, build
 from timbrel.encoders.training import Settings, embed, train_encoder
 from timbrel.encoders.validation import Validation
 from timbrel.errors import DataError
 
 INSTRUMENTS = 8
 PITCHES = (48, 55, 60, 66)
-CHANNELS = (8, 8, 16, 16)
+SHAPE = Shape(channels=(8, 8, 16, 16), embedding_size=32, readout=32, target_parts=(12, 4))
 
 
 def note(instrument: int, pitch: int) -> np.ndarray:
@@ -53,14 +53,14 @@ def trained(sounds: Sounds) -> tuple[TimbreNetwork, list[dict[str, float]]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # so small a network only waits for a second one
     torch.manual_seed(0)
-    network = build(CHANNELS, 32)
+    network = build(SHAPE)
     reports: list[dict[str, float]] = []
     settings = Settings(
         steps=60,
         batch_instruments=INSTRUMENTS,
         learning_rate=3e-3,
         temperature=0.1,
-        style_weight=1.0,
+        readout_weight=1.0,
         near_pitch_share=0.5,
         seed=1,
     )
@@ -95,12 +95,12 @@ def test_notes_find_their_instrument(trained: tuple[TimbreNetwork, list[dict[str
     }
 
 
-def test_vectors_have_length_one_and_style_is_standardised(
+def test_vectors_have_length_one(
     trained: tuple[TimbreNetwork, list[dict[str, float]]], sounds: Sounds
 ) -> None:
     stage1, stage2 = embed(trained[0], sounds)
     assert stage1.shape == (len(LABELS), 32)
-    assert stage2.shape == (len(LABELS), trained[0].style_size) == (len(LABELS), 2 * (8 + 8 + 32 + 32))
+    assert stage2.shape == (len(LABELS), trained[0].stage2_size) == (len(LABELS), 12 + 4 + 1 + 32)
     np.testing.assert_allclose(np.linalg.norm(stage1, axis=1), 1.0, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(stage2, axis=1), 1.0, atol=1e-5)
 
@@ -109,7 +109,7 @@ def test_saved_weights_come_back_and_torn_ones_are_refused(
     trained: tuple[TimbreNetwork, list[dict[str, float]]], tmp_path: Path
 ) -> None:
     network = trained[0]
-    storage.save(network, tmp_path, {"stage1.recall1": 0.5})
+    storage.save(network, tmp_path, {"stage1.recall1": 0.5}, {"licence": "CC0-1.0"})
     loaded = storage.load(tmp_path)
     picture = log_mel(torch.rand(2, 80, 120))
     with torch.no_grad():
@@ -117,7 +117,8 @@ def test_saved_weights_come_back_and_torn_ones_are_refused(
             torch.testing.assert_close(mine, theirs, rtol=0.0, atol=1e-6)
     sidecar = storage.describe(tmp_path)
     assert sidecar["metrics"] == {"stage1.recall1": 0.5}
-    assert sidecar["style_size"] == network.style_size
+    assert sidecar["stage2_size"] == network.stage2_size
+    assert sidecar["origin"] == {"licence": "CC0-1.0"}
     weights = tmp_path / storage.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(DataError, match="run the encoder stage again"):

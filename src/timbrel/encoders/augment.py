@@ -32,6 +32,17 @@ def augment(power: Tensor, random: torch.Generator) -> Tensor:
     return level(power)
 
 
+def tilt(power: Tensor, random: torch.Generator, share: float = 0.3) -> tuple[Tensor, Tensor]:
+    """A ``share`` of the examples tilted by up to 4 dB per octave about 1 kHz either way; and which ones, bool ``[n]``.
+
+    Apart from ``augment``: so much is another tone colour, though still the same instrument.
+    """
+    octaves = torch.log2(torch.from_numpy(filterbank.centres()).to(power) / 1_000.0).reshape(1, -1, 1)
+    chosen = _happens(power, random, share)
+    slope = _uniform(power, random, -4.0, 4.0) * chosen
+    return power * torch.exp(_DECIBEL * slope * octaves), chosen.flatten()
+
+
 def level(power: Tensor) -> Tensor:
     """Scale each example so that its loudest 100 ms has power 1."""
     total = power.sum(dim=1, keepdim=True)

@@ -31,12 +31,13 @@ class Sounds:
     """Notes to train on.
 
     ``log_power``: log10 of the mel powers, float16 ``[n, 80, 120]``; ``instrument``: int64 ``[n]``;
-    ``pitch``: MIDI ``[n]``.
+    ``pitch``: MIDI ``[n]``. ``target``: what a teacher says of each, float32 ``[n, d]``, where there is one.
     """
 
     log_power: np.ndarray
     instrument: np.ndarray
     pitch: np.ndarray
+    target: np.ndarray | None = None
 
     def power(self, rows: np.ndarray) -> Tensor:
         """Mel powers of ``rows``, float32 ``[rows, 80, 120]``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,38 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from timbrel.encoders import filterbank
-from timbrel.encoders.timbre import TimbreNetwork, build
+from timbrel.encoders.timbre import Blend, Shape, TimbreNetwork, build
 from timbrel.errors import DataError
 from timbrel.files import atomic_write, sha256_of
 
 WEIGHTS = "encoder.safetensors"
 SIDECAR = "encoder.json"
-_FORMAT = "timbrel-timbre-encoder-1"
+_FORMAT = "timbrel-timbre-encoder-2"
 
 
-def save(network: TimbreNetwork, folder: Path, metrics: Mapping[str, float]) -> None:
-    """Write both files; the sidecar last, so that it never describes weights that are not there."""
+def save(
+    network: TimbreNetwork,
+    folder: Path,
+    metrics: Mapping[str, float],
+    origin: Mapping[str, Any] | None = None,
+) -> None:
+    """Write both files; the sidecar last, so that it never describes weights that are not there.
+
+    ``origin``: source, licence and recipe of the weights, kept with them.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as handle:
         handle.write(safetensors.torch.save(tensors))
     sidecar = {
         "format": _FORMAT,
-        "channels": list(network.shape.channels),
-        "embedding_size": network.shape.embedding_size,
-        "style_size": network.style_size,
+        "shape": asdict(network.shape),
+        "blend": asdict(network.blend),
+        "stage2_size": network.stage2_size,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "mel": {"bands": filterbank.BANDS, "frames": filterbank.FRAMES, "hop": filterbank.HOP},
         "sha256": sha256_of(folder / WEIGHTS),
         "metrics": dict(metrics),
+        "origin": dict(origin or {}),
     }
     with atomic_write(folder / SIDECAR) as handle:
         handle.write((json.dumps(sidecar, indent=2) + "\n").encode())
@@ -58,9 +68,21 @@ def load(folder: Path) -> TimbreNetwork:
     weights = folder / WEIGHTS
     if not weights.exists() or sha256_of(weights) != sidecar["sha256"]:
         raise DataError(f"{weights}: not the file that {SIDECAR} describes; run the encoder stage again.")
-    network = build(sidecar["channels"], sidecar["embedding_size"])
     try:
+        network = build(shape_of(sidecar["shape"]), Blend(**sidecar["blend"]))
         network.load_state_dict(safetensors.torch.load_file(weights))
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, TypeError, KeyError, ValueError) as error:
         raise DataError(f"{weights}: weights of another network; run the encoder stage again.") from error
     return network.eval()
+
+
+def shape_of(sidecar: Mapping[str, Any]) -> Shape:
+    """A Shape from its JSON form. Raises TypeError or ValueError when it is none."""
+    stem, low, middle, high = map(int, sidecar["channels"])
+    style, cepstrum = map(int, sidecar["target_parts"])
+    return Shape(
+        channels=(stem, low, middle, high),
+        embedding_size=int(sidecar["embedding_size"]),
+        readout=int(sidecar["readout"]),
+        target_parts=(style, cepstrum),
+    )

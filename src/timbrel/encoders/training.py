@@ -1,14 +1,14 @@
-"""Training of the timbre network by contrast.
+"""Training of the timbre network: by contrast, and after a teacher where there is one.
 
-A step sees two notes of each of a few dozen instruments, each note under conditions of its own. Stage 1 and
-stage 2 get the same loss each: both have to know an instrument again at another pitch and velocity, among
-others at the same pitch.
+A step sees two notes of each of a few dozen instruments, each note under conditions of its own. Stage 1 has to know an
+instrument again at another pitch and velocity, among others at the same pitch. The readout has to say what the teacher
+says of the same note undisturbed; without a teacher, it gets the contrast's loss, too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timbrel.encoders.augment import augment, level, step_random
+from timbrel.encoders.augment import augment, step_random, tilt
 from timbrel.encoders.batches import Sampler, Sounds
 from timbrel.encoders.contrastive import supervised_nt_xent
 from timbrel.encoders.mel import log_mel
-from timbrel.encoders.style import statistics
 from timbrel.encoders.timbre import TimbreNetwork
 from timbrel.training import Report, Stateful, step_generator, train
 
@@ -28,19 +27,18 @@ _WARM_UP = 0.05  # share of the steps
 _WEIGHT_DECAY = 0.02
 _CLIP_NORM = 5.0
 _VALIDATIONS = 4
-_FIT_NOTES = 4_096
 _BATCH = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to train. ``style_weight``: worth of stage 2's loss against stage 1's."""
+    """How to train. ``readout_weight``: worth of the readout's loss against stage 1's."""
 
     steps: int
     batch_instruments: int
     learning_rate: float
     temperature: float
-    style_weight: float
+    readout_weight: float
     near_pitch_share: float
     seed: int
 
@@ -55,7 +53,7 @@ def train_encoder(
     device: torch.device,
     checkpoint: Path | None = None,
 ) -> None:
-    """Train ``network`` in place, and fit its style statistics; it is left in evaluation mode on the CPU.
+    """Train ``network`` in place; it is left in evaluation mode on the CPU.
 
     ``report`` gets the losses every 25 steps and ``validate``'s figures three times on the way.
     """
@@ -70,12 +68,19 @@ def train_encoder(
         network.train()
         rng = step_generator(settings.seed, i)
         rows = sampler.draw(rng)
-        power = augment(sounds.power(rows).to(device), step_random(rng))
-        stage1, stage2 = network(log_mel(power))
+        random = step_random(rng)
+        power, tilted = tilt(sounds.power(rows).to(device), random)
+        power = augment(power, random)
+        stage1, said = network.describe(log_mel(power))
         contrast = supervised_nt_xent(stage1, labels, settings.temperature)
-        style = supervised_nt_xent(stage2, labels, settings.temperature)
+        if sounds.target is None:
+            readout = supervised_nt_xent(network.compose(stage1, said), labels, settings.temperature)
+        else:
+            # Of a tilted note the teacher was not asked.
+            target = torch.from_numpy(sounds.target[rows]).to(device)
+            readout = unexplained(said[~tilted], target[~tilted])
         optimizer.zero_grad(set_to_none=True)
-        (contrast + settings.style_weight * style).backward()
+        (contrast + settings.readout_weight * readout).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), _CLIP_NORM)
         optimizer.step()
         rate = float(schedule.get_last_lr()[0])
@@ -83,13 +88,19 @@ def train_encoder(
         if (i + 1) % every == 0 and i + 1 < settings.steps:
             network.eval()
             report(i + 1, validate(network))
-        return {"stage1_loss": contrast.item(), "stage2_loss": style.item(), "learning_rate": rate}
+        return {"stage1_loss": contrast.item(), "stage2_loss": readout.item(), "learning_rate": rate}
 
     state: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "schedule": schedule}
     train(step, steps=settings.steps, state=state, report=report, report_every=25, checkpoint=checkpoint)
-    network.eval()
-    network.style.fit(_raw_style(network, sounds, settings.seed, device))
-    network.to("cpu")
+    network.eval().to("cpu")
+
+
+def unexplained(said: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance of what was said and what was right, [b, d] each.
+
+    Both parts of the targets have a mean square length of 1: saying nothing (zeros) costs 2.
+    """
+    return (said - target).square().sum(dim=1).mean()
 
 
 def learning_rate_factor(i: int, steps: int) -> float:
@@ -114,19 +125,8 @@ def embed(network: TimbreNetwork, sounds: Sounds) -> tuple[np.ndarray, np.ndarra
     return np.concatenate(first), np.concatenate(second)
 
 
-@torch.no_grad()
-def _raw_style(network: TimbreNetwork, sounds: Sounds, seed: int, device: torch.device) -> Iterator[Tensor]:
-    """Raw style statistics of training notes, half of them under conditions: what a search has to tell apart."""
-    rng = np.random.default_rng((seed, 1))
-    rows = rng.permutation(len(sounds.instrument))[:_FIT_NOTES]
-    for number, start in enumerate(range(0, len(rows), _BATCH)):
-        power = sounds.power(rows[start : start + _BATCH]).to(device)
-        power = augment(power, step_random(rng)) if number % 2 else level(power)
-        yield statistics(network.blocks(log_mel(power))).cpu()
-
-
 def _groups(network: TimbreNetwork) -> list[dict[str, object]]:
-    """Weight decay for matrices and kernels only, not for scales, shifts and style weights."""
+    """Weight decay for matrices and kernels only, not for scales and shifts."""
     decayed = [p for p in network.parameters() if p.ndim > 1]
     free = [p for p in network.parameters() if p.ndim <= 1]
     return [{"params": decayed, "weight_decay": _WEIGHT_DECAY}, {"params": free, "weight_decay": 0.0}]

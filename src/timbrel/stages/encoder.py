@@ -1,16 +1,17 @@
-"""Stage ``encoder``: train the timbre encoder on notes and patches, measure it on patches it never heard."""
+"""Stage ``encoder``: take trained weights or train; measure them on patches they never heard."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from timbrel.encoders.batches import Sounds, join, prepare, some_of_each
-from timbrel.encoders.storage import save
-from timbrel.encoders.timbre import build
+from timbrel.encoders.storage import describe, load, save
+from timbrel.encoders.timbre import Shape, TimbreNetwork, build
 from timbrel.encoders.training import Settings, train_encoder
 from timbrel.encoders.validation import Validation
 from timbrel.notes.noteset import NoteSet, publish_folder
@@ -27,12 +28,45 @@ def run(params: Params, root: Path, record: Record) -> None:
     sets = [NoteSet.open(root / "data" / name) for name in ("notes", "patches")]
     for notes in sets:
         record.dataset(notes.folder.name, notes.folder)
-    validation = _validation(sets[1], params.seed)
-    baselines = validation.baselines()
+    watched = validation(sets[1], params.seed)
+    baselines = watched.baselines()
     record.metrics(baselines)
+    network, origin = _taken(params, root, record) or _trained(params, sets, watched, record)
+    figures = baselines | watched(network)
+    # The curve that every training leaves is one point where nothing was trained.
+    record.metrics(watched(network), step=0 if params.encoder.weights else params.encoder.steps)
+    record.metrics({**figures, "parameters": sum(parameter.numel() for parameter in network.parameters())})
+    target = root / "data" / "encoder"
+    built = Path(tempfile.mkdtemp(prefix=".encoder.", dir=target.parent))
+    save(network, built, figures, origin)
+    publish_folder(built, target)
+    record.artifact(target)
+
+
+def _taken(params: Params, root: Path, record: Record) -> tuple[TimbreNetwork, dict[str, Any]] | None:
+    """The weights that are named, checked against their own description; None where none are."""
+    if params.encoder.weights is None:
+        return None
+    folder = root / params.encoder.weights
+    record.dataset("weights", folder)
+    return load(folder), describe(folder)["origin"]
+
+
+def _trained(
+    params: Params, sets: list[NoteSet], watched: Validation, record: Record
+) -> tuple[TimbreNetwork, dict[str, Any]]:
     sounds = join([_sounds(notes, params.seed, resampled) for notes in sets for resampled in (False, True)])
     seed_everything(params.seed)
-    network = build(params.encoder.channels, params.encoder.embedding_size)
+    settings = params.encoder
+    stem, low, middle, high = settings.channels
+    network = build(
+        Shape(
+            channels=(stem, low, middle, high),
+            embedding_size=settings.embedding_size,
+            readout=settings.readout,
+            target_parts=(settings.style, settings.cepstrum),
+        )
+    )
     losses: list[tuple[int, float, float]] = []
 
     def report(step: int, metrics: dict[str, float]) -> None:
@@ -44,35 +78,30 @@ def run(params: Params, root: Path, record: Record) -> None:
         network,
         sounds,
         Settings(
-            steps=params.encoder.steps,
-            batch_instruments=params.encoder.batch_instruments,
-            learning_rate=params.encoder.learning_rate,
-            temperature=params.encoder.temperature,
-            style_weight=params.encoder.style_weight,
-            near_pitch_share=params.encoder.near_pitch_share,
+            steps=settings.steps,
+            batch_instruments=settings.batch_instruments,
+            learning_rate=settings.learning_rate,
+            temperature=settings.temperature,
+            readout_weight=settings.readout_weight,
+            near_pitch_share=settings.near_pitch_share,
             seed=params.seed,
         ),
         report=report,
-        validate=validation,
+        validate=watched,
         device=pick_device(),
         checkpoint=record.checkpoint,
     )
-    figures = baselines | validation(network)
-    counts = {
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "training_notes": len(sounds.instrument),
-        "training_instruments": int(sounds.instrument.max()) + 1,
-    }
-    record.metrics({**figures, **counts})
+    record.metrics(
+        {
+            "training_notes": len(sounds.instrument),
+            "training_instruments": int(sounds.instrument.max()) + 1,
+        }
+    )
     record.figure("losses", _loss_figure(losses))
-    target = root / "data" / "encoder"
-    built = Path(tempfile.mkdtemp(prefix=".encoder.", dir=target.parent))
-    save(network, built, figures)
-    publish_folder(built, target)
-    record.artifact(target)
+    return network, {"training": settings.model_dump(mode="json")}
 
 
-def _validation(patches: NoteSet, seed: int) -> Validation:
+def validation(patches: NoteSet, seed: int) -> Validation:
     """Patches of validation look themselves up among those of validation and training."""
     rows = patches.select(split=("validation", "train"))
     chosen = [patches.notes[row] for row in rows]

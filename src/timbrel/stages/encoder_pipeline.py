@@ -1,0 +1,314 @@
+"""The timbre encoder's own pipeline, ``pipelines/encoder``: a wider corpus, a teacher, and a longer training.
+
+    python -m timbrel.stages.encoder_pipeline corpus     -> data/encoder_corpus: presets of further soundfonts
+    python -m timbrel.stages.encoder_pipeline examples   -> data/encoder_examples: all sounds, and the teacher's targets
+    python -m timbrel.stages.encoder_pipeline train      -> data/encoder_weights
+    python -m timbrel.stages.encoder_pipeline ship       -> weights/encoder, which params.yaml's encoder.weights names
+
+The teacher's file is needed for ``examples`` only (`timbrel weights fetch efficientat-mn04`). No output of ``ship`` is
+DVC's: to the default pipeline the weights are an input, in Git, not something to rebuild.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import yaml
+from pydantic import Field, ValidationError
+
+from timbrel.encoders.batches import some_of_each
+from timbrel.encoders.examples import Example, read_examples, with_variants, write_examples
+from timbrel.encoders.storage import SIDECAR, WEIGHTS, load, save
+from timbrel.encoders.timbre import Shape, build
+from timbrel.encoders.training import Settings as TrainingSettings
+from timbrel.encoders.training import train_encoder
+from timbrel.errors import ConfigurationError, DataError, TimbrelError
+from timbrel.notes.codec_corpus import training_rows
+from timbrel.notes.collect import collect_notes
+from timbrel.notes.noteset import Note, NoteSet, publish_folder
+from timbrel.notes.plan import NotePlan
+from timbrel.notes.recordings import find_recordings, read_recording
+from timbrel.params import Amount, Midi, Positive, Rate, Section, Share, Velocity
+from timbrel.published import find
+from timbrel.stages.encoder import validation
+from timbrel.stages.progress import every_few_seconds
+from timbrel.tracking import Record, stage_run
+from timbrel.training import pick_device, seed_everything
+
+SETTINGS = Path("pipelines/encoder/params.yaml")
+CORPUS = Path("data/encoder_corpus")
+EXAMPLES = Path("data/encoder_examples")
+TRAINED = Path("data/encoder_weights")
+SHIPPED = Path("weights/encoder")
+LIMIT_BYTES = 16 * 2**20
+TEACHER = "efficientat-mn04"
+SOURCE = (
+    "trained by pipelines/encoder of this repository on soundfont presets (FluidSynth), generated DX7 voices (Dexed), "
+    "synthetic tones and one-shot samples, by contrast between them and after the style of EfficientAT mn04 (MIT)"
+)
+LICENCE = "CC0-1.0"
+# Where the pitch of a recording would stand: far from all notes, near other recordings.
+UNPITCHED = -100.0
+
+
+class Corpus(Section):
+    """``soundfonts`` and ``recordings`` (folders) that are not there are left out, and named in the report."""
+
+    seed: Annotated[int, Field(ge=0)]
+    soundfonts: tuple[str, ...]
+    max_presets: Positive
+    pitches: Annotated[tuple[Midi, ...], Field(min_length=2)]
+    velocity: Velocity
+    recordings: tuple[str, ...]
+
+
+class Taken(Section):
+    """Of each instrument of a source: ``notes`` as they are, and how many also ``resampled`` and ``reshaped``."""
+
+    notes: Positive
+    resampled: Annotated[int, Field(ge=0)]
+    reshaped: Annotated[int, Field(ge=0)]
+
+
+class Examples(Section):
+    """What is taken of each source; ``components``: principal components of the teacher's style."""
+
+    seed: Annotated[int, Field(ge=0)]
+    components: Positive
+    notes: Taken
+    patches: Taken
+    wide: Taken
+    synthetic: Taken
+    presets: Taken
+    recordings: Taken
+
+
+class Training(Section):
+    """``readout``: its hidden width; ``readout_weight``: worth of its loss against that of the contrast."""
+
+    seed: Annotated[int, Field(ge=0)]
+    channels: tuple[Positive, Positive, Positive, Positive]
+    embedding_size: Positive
+    readout: Positive
+    steps: Positive
+    batch_instruments: Positive
+    learning_rate: Rate
+    temperature: Rate
+    readout_weight: Amount
+    near_pitch_share: Share
+
+
+class Settings(Section):
+    """``pipelines/encoder/params.yaml``."""
+
+    corpus: Corpus
+    examples: Examples
+    training: Training
+
+
+def read_settings(path: Path) -> Settings:
+    """Raises ConfigurationError, which names every wrong setting."""
+    try:
+        return Settings.model_validate(yaml.safe_load(path.read_text()), strict=False)
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def corpus(settings: Settings, root: Path, record: Record) -> None:
+    """-> data/encoder_corpus, a NoteSet."""
+    wanted = settings.corpus
+    plan = NotePlan(
+        pitches=wanted.pitches,
+        velocity=wanted.velocity,
+        velocity_notes=0,
+        velocities=(1, 127),
+        instruments_per_family=None,
+        heldout_families=(),
+        shares={"validation": 0.0, "test": 0.0},
+    )
+    report = collect_notes(
+        root / CORPUS,
+        plan,
+        seed=wanted.seed,
+        general_midi=False,
+        soundfonts=wanted.soundfonts,
+        max_presets=wanted.max_presets,
+        fm_count=0,
+        pitched_share=0.6,
+        duplicate_db=1.0,
+        progress=every_few_seconds(record),
+    )
+    record.metrics({count: float(report[count]) for count in ("instruments", "notes")})
+
+
+def examples(settings: Settings, root: Path, record: Record) -> None:
+    """data/{notes,patches,codec_corpus,encoder_corpus} and recordings -> data/encoder_examples."""
+    folders = {
+        "notes": root / "data" / "notes",
+        "patches": root / "data" / "patches",
+        "wide": root / "data" / "codec_corpus" / "wide",
+        "synthetic": root / "data" / "codec_corpus" / "synthetic",
+        "presets": root / CORPUS,
+    }
+    sets = {name: NoteSet.open(folder) for name, folder in folders.items()}
+    for name, folder in folders.items():
+        record.dataset(name, folder)
+    rows = {name: notes.select(split="train") for name, notes in sets.items()}
+    rows["wide"] = training_rows(sets["wide"], sets["notes"])
+    taken, seed = settings.examples, settings.examples.seed
+    sources = {
+        name: _source(notes, rows[name], name, getattr(taken, name), seed) for name, notes in sets.items()
+    }
+    files, absent = find_recordings(settings.corpus.recordings)
+    for name in absent:
+        print(f"[examples] {name} is not there: left out", flush=True)
+    sources["recordings"] = _recordings(files, taken.recordings, seed)
+    target = root / EXAMPLES
+    built = Path(tempfile.mkdtemp(prefix=".encoder_examples.", dir=target.parent))
+    report = write_examples(
+        built,
+        sources,
+        teacher_file=find(TEACHER),
+        components=settings.examples.components,
+        progress=every_few_seconds(record),
+    )
+    publish_folder(built, target)
+    record.metrics({name: float(report[name]) for name in ("examples", "instruments", "variance_kept")})
+
+
+def _source(
+    notes: NoteSet, rows: np.ndarray, name: str, taken: Taken, seed: int
+) -> tuple[Callable[[int], np.ndarray], Sequence[Example]]:
+    labels = np.array([_instrument(notes.notes[row], name) for row in rows])
+    rows = rows[some_of_each(labels, taken.notes, seed)]
+    chosen = [notes.notes[row] for row in rows]
+    return (lambda row: notes.float_audio([row])[0]), with_variants(
+        [int(row) for row in rows],
+        [_instrument(each, name) for each in chosen],
+        [_sounding(each) for each in chosen],
+        resampled=taken.resampled,
+        reshaped=taken.reshaped,
+        seed=seed,
+    )
+
+
+def _instrument(note: Note, source: str) -> str:
+    """One preset is one instrument wherever it was rendered; an FM voice is one only within its set."""
+    return note.instrument if note.source == "soundfont" else f"{source}:{note.instrument}"
+
+
+def _recordings(
+    files: Sequence[Path], taken: Taken, seed: int
+) -> tuple[Callable[[int], np.ndarray], Sequence[Example]]:
+    """Each file is an instrument of one note; many have no pitch, and nobody knows it."""
+    sounds = {i: sound for i, path in enumerate(files) if (sound := read_recording(path)) is not None}
+    return sounds.__getitem__, with_variants(
+        list(sounds),
+        [f"recording:{row}" for row in sounds],
+        [UNPITCHED] * len(sounds),
+        resampled=taken.resampled,
+        reshaped=taken.reshaped,
+        seed=seed,
+    )
+
+
+def _sounding(note: Note) -> float:
+    return note.f0_midi if math.isfinite(note.f0_midi) else float(note.pitch)
+
+
+def train(settings: Settings, root: Path, record: Record) -> None:
+    """data/encoder_examples -> data/encoder_weights; watched on the validation patches of data/patches."""
+    wanted = settings.training
+    sounds = read_examples(root / EXAMPLES)
+    assert sounds.target is not None
+    record.dataset("examples", root / EXAMPLES)
+    patches = NoteSet.open(root / "data" / "patches")
+    watched = validation(patches, wanted.seed)
+    seed_everything(wanted.seed)
+    network = build(
+        Shape(
+            channels=wanted.channels,
+            embedding_size=wanted.embedding_size,
+            readout=wanted.readout,
+            target_parts=(
+                settings.examples.components,
+                sounds.target.shape[1] - settings.examples.components,
+            ),
+        )
+    )
+    train_encoder(
+        network,
+        sounds,
+        TrainingSettings(
+            steps=wanted.steps,
+            batch_instruments=wanted.batch_instruments,
+            learning_rate=wanted.learning_rate,
+            temperature=wanted.temperature,
+            readout_weight=wanted.readout_weight,
+            near_pitch_share=wanted.near_pitch_share,
+            seed=wanted.seed,
+        ),
+        report=lambda step, metrics: record.metrics(metrics, step=step),
+        validate=watched,
+        device=pick_device(),
+        checkpoint=record.checkpoint,
+    )
+    figures = watched(network)
+    record.metrics(figures)
+    built = Path(tempfile.mkdtemp(prefix=".encoder_weights.", dir=(root / TRAINED).parent))
+    save(
+        network,
+        built,
+        figures,
+        {"source": SOURCE, "licence": LICENCE, "recipe": settings.model_dump(mode="json")},
+    )
+    publish_folder(built, root / TRAINED)
+
+
+def ship(root: Path) -> None:
+    """data/encoder_weights -> weights/encoder. Raises DataError when they are torn or over 16 MiB."""
+    load(root / TRAINED)
+    size = (root / TRAINED / WEIGHTS).stat().st_size
+    if size > LIMIT_BYTES:
+        raise DataError(
+            f"{TRAINED / WEIGHTS} has {size} bytes, over {LIMIT_BYTES}: train with fewer channels"
+        )
+    (root / SHIPPED).mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, SIDECAR):
+        shutil.copyfile(root / TRAINED / name, root / SHIPPED / name)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the process's exit status: 1 with one line on stderr for anything the user can mend."""
+    steps = {"corpus": corpus, "examples": examples, "train": train}
+    parser = argparse.ArgumentParser(prog="python -m timbrel.stages.encoder_pipeline", description=__doc__)
+    parser.add_argument("step", choices=(*steps, "ship"))
+    options = parser.parse_args(arguments)
+    root = Path.cwd()
+    try:
+        settings = read_settings(root / SETTINGS)
+        if options.step == "ship":
+            ship(root)
+            return 0
+        parameters = settings.model_dump(mode="json")
+        with stage_run(f"encoder_{options.step}", parameters, root, curve=options.step == "train") as record:
+            partial(steps[options.step], settings, root, record)()
+    except TimbrelError as error:
+        print(f"encoder {options.step}: {error.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
