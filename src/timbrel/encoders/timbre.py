@@ -26,6 +26,7 @@ from timbrel.encoders.mel import PowerMel, log_mel
 from timbrel.encoders.style import statistics
 
 _HIDDEN = 256  # width of the head's hidden layer
+_MOST = 4.0  # standard deviations: a channel that is nearly constant must not outweigh all others where it is not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +111,13 @@ class TimbreNetwork(nn.Module):
         described = 2 * (stem + low + 2 * middle + 2 * high) + 2 * high * bands
         self.readout = nn.Sequential(
             nn.BatchNorm1d(described, affine=False),
+            nn.Hardtanh(-_MOST, _MOST),
             nn.Linear(described, shape.readout, bias=False),
             nn.BatchNorm1d(shape.readout),
             nn.ReLU(),
             nn.Linear(shape.readout, sum(shape.target_parts)),
         )
+        nn.init.zeros_(self.readout[-1].weight)  # at first it says: the average sound
         position = torch.linspace(-1.0, 1.0, filterbank.BANDS).reshape(1, 1, -1, 1)
         self.register_buffer("position", position, persistent=False)
 
