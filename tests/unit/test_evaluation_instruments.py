@@ -107,6 +107,9 @@ def test_an_nsynth_folder_is_measured_with_every_encoder(
         for way in ("reference", "gated"):
             assert found["by_encoder"][name][way]["cosine"] == {"top1": 1.0, "top5": 1.0, "queries": 4.0}
     assert found["top1"] == found["by_encoder"]["stage2"]["gated"]["cosine"]["top1"]
+    assert set(content["baselines"]) == {"mfcc", "mel"}
+    for name, beside in content["baselines"].items():
+        assert beside == {"instruments": found["by_encoder"][name]["gated"]["cosine"]}
 
 
 def test_folders_of_neither_layout_are_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from timbrel.evaluation.conditions import CONDITIONS, ConditionSettings
 from timbrel.evaluation.conditions import measure as measure_conditions
 from timbrel.evaluation.patch_recall import RecallSettings, measure, rank_of
 from timbrel.evaluation.queries import Plan, plan, play, replay_library, stored_library
-from timbrel.evaluation.report import rounded, share, write_report
+from timbrel.evaluation.report import protocol_part, rounded, share, update_report, write_report
 from timbrel.files import sha256_of
 from timbrel.library.build import build_index, build_library
 from timbrel.library.bundle import Bundle
@@ -219,6 +219,23 @@ def test_reports_are_rounded_and_whole(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_report(tmp_path / "s.json", {"a": object()})
     assert list(tmp_path.iterdir()) == [tmp_path / "r.json"]
+
+
+def test_protocols_share_a_report(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    write_report(path, {"ratings": {"mae": 0.2}})
+    update_report(path, protocol_part("sweeps", {"spearman": 0.9}, {"mel": {"spearman": 0.8}}))
+    first = protocol_part("instruments", {"top1": 0.7}, {"mel": {"top1": 0.6}, "mfcc": {"top1": 0.5}})
+    assert first["baselines"]["mfcc"]["instruments"] == {"top1": 0.5}
+    update_report(path, first)
+    # Measured again without mfcc: its former figure goes, those of other protocols stay.
+    update_report(path, protocol_part("instruments", {"top1": 0.75}, {"mel": {"top1": 0.65}}))
+    assert json.loads(path.read_text()) == {
+        "ratings": {"mae": 0.2},
+        "sweeps": {"spearman": 0.9},
+        "baselines": {"mel": {"sweeps": {"spearman": 0.8}, "instruments": {"top1": 0.65}}},
+        "instruments": {"top1": 0.75},
+    }
 
 
 def test_shares() -> None:

@@ -10,8 +10,9 @@ import click
 
 from timbrel.cli.ask import locate, search, synthesize
 from timbrel.cli.embed import embed
+from timbrel.cli.evaluate import evaluate
 from timbrel.cli.instrument import instrument
-from timbrel.cli.operate import evaluate, serve
+from timbrel.cli.serve import serve
 from timbrel.cli.shell import Commands
 from timbrel.cli.weights import weights
 

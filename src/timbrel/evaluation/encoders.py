@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import soxr
@@ -14,6 +14,7 @@ from timbrel.library.vectors import RunModel, embed_clips
 from timbrel.published import find
 
 OURS = "stage2"
+BUNDLED = ("stage1", OURS)
 EFFICIENTAT = "efficientat-mn04"
 # Clips [b, 72000] (``frontend.clip``) -> the vectors [b, d] of every encoder, by name; one pass of each network.
 EmbedAll = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -37,6 +38,11 @@ def every_encoder(run: RunModel) -> tuple[EmbedAll, Mapping[str, str]]:
         return found
 
     return embed, absent
+
+
+def baselines(names: Iterable[str]) -> list[str]:
+    """Of encoders' names, those that stand beside the bundle's own vectors."""
+    return [name for name in names if name not in BUNDLED]
 
 
 def _efficientat() -> EmbedAll:

@@ -11,7 +11,7 @@ The first asks whether vectors follow the instrument or the pitch, the second wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -160,6 +160,11 @@ def measure(
         }
         for name, parts in found.items()
     }
+
+
+def headline(figures: Mapping[str, Any]) -> dict[str, float]:
+    """What one encoder's figures (of ``measure``) are quoted by: behind the gate, by cosine, as the search compares."""
+    return dict(figures["gated"]["cosine"])
 
 
 class _Labelled(Protocol):

@@ -11,6 +11,7 @@ from typing import Any
 from timbrel.files import atomic_write
 
 DIGITS = 4
+BASELINES = "baselines"
 
 
 def write_report(path: Path, content: Mapping[str, Any], *, significant: bool = False) -> None:
@@ -22,10 +23,37 @@ def write_report(path: Path, content: Mapping[str, Any], *, significant: bool = 
         handle.write((text + "\n").encode("utf-8"))
 
 
+def protocol_part(
+    protocol: str, content: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """One protocol's part of a report that several write: ``<protocol>``, and beside it
+    ``baselines.<encoder>.<protocol>``, so that a figure of ours and a baseline's bear the same name.
+
+    ``baselines``: by encoder, its figures under the names that ``content`` gives ours.
+    """
+    return {
+        protocol: dict(content),
+        BASELINES: {encoder: {protocol: dict(figures)} for encoder, figures in baselines.items()},
+    }
+
+
 def update_report(path: Path, content: Mapping[str, Any]) -> None:
-    """Put ``content`` into the report at ``path``; what it holds under other names stays."""
+    """Put ``content`` into the report at ``path``; what it holds under other names stays.
+
+    Under ``baselines`` only the protocols that ``content`` holds are replaced, and for every encoder: a baseline that
+    was not measured this time does not keep the figure of another time beside this one's.
+    """
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    write_report(path, known | dict(content))
+    merged = known | dict(content)
+    if BASELINES in content:
+        former, measured = known.get(BASELINES, {}), content[BASELINES]
+        parts = {
+            encoder: {name: part for name, part in former.get(encoder, {}).items() if name not in content}
+            | dict(measured.get(encoder, {}))
+            for encoder in [*former, *(name for name in measured if name not in former)]
+        }
+        merged[BASELINES] = {encoder: part for encoder, part in parts.items() if part}
+    write_report(path, merged)
 
 
 def rounded(value: Any, *, significant: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""``timbrel serve`` and ``timbrel evaluate``: running the service, and measuring the bundle."""
+"""``timbrel evaluate``: measuring the bundle."""
 
 from __future__ import annotations
 
@@ -15,26 +15,6 @@ from timbrel.errors import InputError
 if TYPE_CHECKING:
     from timbrel.engine.engine import Engine
     from timbrel.evaluation.encoders import EmbedAll
-
-
-@click.command(short_help="Start Triton and the HTTP service.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Instead of TIMBREL_HTTP_PORT.")
-@bundle_option
-def serve(port: int | None, bundle: Path | None) -> None:
-    """Start the models in Triton and the HTTP service, and print their addresses. Ctrl-C ends both.
-
-    \b
-    The environment sets the ports and the rest; the ones most wanted:
-      TIMBREL_HTTP_PORT   where HTTP listens, on 127.0.0.1 (default 3000)
-      TIMBREL_HOST        another address to listen on
-      TIMBREL_ENGINE      triton, inprocess, or auto (Triton where its wheel can run)
-      TIMBREL_BUNDLE      another bundle
-      TIMBREL_WORKERS     worker processes (default 2)
-    """
-    from timbrel.serving import launcher
-    from timbrel.settings import load
-
-    launcher.serve(load(http_port=port, bundle=bundle))
 
 
 @click.group(short_help="Measure what the bundle does.")
@@ -138,23 +118,22 @@ def evaluate_instruments(notes: Path, window: float, output: Path | None, bundle
       timbrel evaluate instruments -o reports/retrieval.json
     """
     from timbrel.evaluation import instruments
-    from timbrel.evaluation.encoders import OURS
+    from timbrel.evaluation.encoders import OURS, baselines
+    from timbrel.evaluation.report import protocol_part
 
     progress = Progress()
     labelled = instruments.read_notes(notes, progress)
     with open_engine(bundle) as engine:
         figures = instruments.measure(labelled, _every_encoder(engine), window=window, progress=progress)
-        command = f"timbrel evaluate instruments {notes} --window {window:g}"
         content = {
-            "instruments": {
-                "command": command,
-                "bundle": engine.bundle.id,
-                "encoder": OURS,
-                **figures[OURS]["gated"]["cosine"],
-                "by_encoder": figures,
-            }
+            "command": f"timbrel evaluate instruments {notes} --window {window:g}",
+            "bundle": engine.bundle.id,
+            "encoder": OURS,
+            **instruments.headline(figures[OURS]),
+            "by_encoder": figures,
         }
-    _finish_part(content, output)
+    beside = {name: instruments.headline(figures[name]) for name in baselines(figures)}
+    _finish_part(protocol_part("instruments", content, beside), output)
 
 
 @evaluate.command("conditions")
@@ -204,22 +183,22 @@ def evaluate_ratings(folder: Path, output: Path | None, bundle: Path | None) -> 
       timbrel evaluate ratings ratings/ -o reports/retrieval.json
     """
     from timbrel.evaluation import ratings
-    from timbrel.evaluation.encoders import OURS
+    from timbrel.evaluation.encoders import OURS, baselines
+    from timbrel.evaluation.report import protocol_part
 
     datasets = ratings.read_rated(folder)
     with open_engine(bundle) as engine:
         figures = ratings.measure(datasets, _every_encoder(engine), Progress())
         content = {
-            "ratings": {
-                "bundle": engine.bundle.id,
-                "encoder": OURS,
-                "datasets": [each.name for each in datasets],
-                "sounds": sum(len(each.clips) for each in datasets),
-                **figures[OURS]["cosine"],
-                "by_encoder": figures,
-            }
+            "bundle": engine.bundle.id,
+            "encoder": OURS,
+            "datasets": [each.name for each in datasets],
+            "sounds": sum(len(each.clips) for each in datasets),
+            **figures[OURS]["cosine"],
+            "by_encoder": figures,
         }
-    _finish_part(content, output)
+    beside = {name: figures[name]["cosine"] for name in baselines(figures)}
+    _finish_part(protocol_part("ratings", content, beside), output)
 
 
 def _every_encoder(engine: Engine) -> EmbedAll:

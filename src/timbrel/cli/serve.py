@@ -1,0 +1,29 @@
+"""``timbrel serve``: running the service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from timbrel.cli.shell import bundle_option
+
+
+@click.command(short_help="Start Triton and the HTTP service.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Instead of TIMBREL_HTTP_PORT.")
+@bundle_option
+def serve(port: int | None, bundle: Path | None) -> None:
+    """Start the models in Triton and the HTTP service, and print their addresses. Ctrl-C ends both.
+
+    \b
+    The environment sets the ports and the rest; the ones most wanted:
+      TIMBREL_HTTP_PORT   where HTTP listens, on 127.0.0.1 (default 3000)
+      TIMBREL_HOST        another address to listen on
+      TIMBREL_ENGINE      triton, inprocess, or auto (Triton where its wheel can run)
+      TIMBREL_BUNDLE      another bundle
+      TIMBREL_WORKERS     worker processes (default 2)
+    """
+    from timbrel.serving import launcher
+    from timbrel.settings import load
+
+    launcher.serve(load(http_port=port, bundle=bundle))
