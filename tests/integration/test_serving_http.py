@@ -84,7 +84,7 @@ def test_a_hit_tells_everything_and_leads_to_its_patch(http: httpx.Client) -> No
     hits = answer["hits"]
     assert len(hits) == 10
     assert len({hit["patch_id"] for hit in hits}) == 10
-    assert [hit["stage2_distance"] for hit in hits] == sorted(hit["stage2_distance"] for hit in hits)
+    assert [hit["distance"] for hit in hits] == sorted(hit["distance"] for hit in hits)
     for hit in hits:
         assert {"patch_id", "name", "family", "pitch", "stage1_distance", "stage2_distance", "links"} <= set(
             hit

@@ -95,8 +95,9 @@ class Engine:
             found = self.bundle.index.query(stage1, pitch=midi, window=window, k=search.candidates)
         with self._timed("stage2"):
             matches = two_stage.order(
-                found, query=stage2, stage2=self.bundle.stage2, patch_of=self.bundle.patch_of, k=k
-            )
+                found, query=stage2, stage2=self.bundle.stage2, patch_of=self.bundle.patch_of, k=k,
+                scales=self.bundle.scales,
+            )  # fmt: skip
         decision = replace(query.gate, reason=self._explain(query.gate, window))
         return SearchResult(query=replace(query, gate=decision), hits=tuple(map(self._hit, matches)))
 
@@ -319,6 +320,7 @@ class Engine:
             pitch=None if math.isnan(render.f0_midi) else render.f0_midi,
             stage1_distance=match.stage1_distance,
             stage2_distance=match.stage2_distance,
+            distance=match.distance,
             x=patch.x,
             y=patch.y,
         )

@@ -22,8 +22,9 @@ class Query:
 class Hit:
     """One patch, by its best render. ``pitch`` is that render's sounding MIDI pitch, None when it has none.
 
-    Distances are 1 − cosine: 0 equal, 1 unrelated, 2 opposite. ``x``, ``y``: the patch's place on the timbre
-    map.
+    Distances of stages are 1 − cosine: 0 equal, 1 unrelated, 2 opposite. ``distance`` is what orders the hits: that of
+    stage 2, measured by how near the render's own neighbours are (``library.hubness``). ``x``, ``y``: the patch's
+    place on the timbre map.
     """
 
     patch_id: str
@@ -33,6 +34,7 @@ class Hit:
     pitch: float | None
     stage1_distance: float
     stage2_distance: float
+    distance: float
     x: float
     y: float
 

@@ -3,6 +3,7 @@
     manifest.json                       what is here, with SHA-256, source and licence of each
     models/<name>.onnx
     index/index.json, vectors-….bin     stage 1, by sounding pitch
+    index/scales.npy                    float32 [renders]: what stage-2 distances are divided by; may be absent
     library/patches.csv, renders.csv    tables; the patches' places on the map
     library/stage2.npy                  float16 [renders, d2]
     library/previews.zip                one MP3 per patch
@@ -25,6 +26,7 @@ import numpy as np
 
 from timbrel.errors import BundleError, NotFound
 from timbrel.files import atomic_write, sha256_of
+from timbrel.library import hubness
 from timbrel.library import manifest as manifests
 from timbrel.library.index import PitchIndex
 from timbrel.library.manifest import DataSource, Manifest, ModelEntry, Provenance, SearchEntry
@@ -64,6 +66,8 @@ class Bundle:
         self.stage2: np.ndarray = np.load(folder / library.stage2, allow_pickle=False)
         encoder = manifest.files[manifest.models["timbre_encoder"].file].sha256
         self.index = PitchIndex.load(folder / library.index, encoder=encoder)
+        # float32 [renders], or None: see ``hubness``.
+        self.scales = hubness.load_scales(folder / library.index, len(self.renders))
         self._previews = Previews(folder / library.previews)
         self._check()
 

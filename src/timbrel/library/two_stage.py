@@ -1,8 +1,9 @@
 """Two-stage search: cheap candidates from the index, then the exact order by style.
 
-    stage-1 vector ─► index (pitch ± window) ─► candidates ─► stage-2 cosine ─► best render per patch
+    stage-1 vector ─► index (pitch ± window) ─► candidates ─► stage-2 cosine ─► ÷ scale ─► best render per patch
 
-Stage 1 only has to keep the right renders among its few hundred candidates; stage 2 decides the order.
+Stage 1 only has to keep the right renders among its few hundred candidates; stage 2 decides the order: its distance,
+measured by how near each render's own neighbours are (``hubness``), where the library has such scales.
 """
 
 from __future__ import annotations
@@ -18,15 +19,25 @@ from timbrel.library.index import Found
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The best render of one patch. Distances are 1 − cosine: 0 equal, 1 unrelated, 2 opposite."""
+    """The best render of one patch. Distances of stages are 1 − cosine: 0 equal, 1 unrelated, 2 opposite.
+
+    ``distance`` is what orders: the stage-2 distance over the render's scale.
+    """
 
     row: int
     stage1_distance: float
     stage2_distance: float
+    distance: float
 
 
 def order(
-    found: Found, *, query: np.ndarray, stage2: np.ndarray, patch_of: np.ndarray, k: int
+    found: Found,
+    *,
+    query: np.ndarray,
+    stage2: np.ndarray,
+    patch_of: np.ndarray,
+    k: int,
+    scales: np.ndarray | None = None,
 ) -> tuple[Match, ...]:
     """Order candidates by stage 2 and keep the best render of each patch, ``k`` patches at most.
 
@@ -35,6 +46,7 @@ def order(
         query: stage-2 vector of the query, float32 [d2], l2-normalised.
         stage2: stage-2 vectors of all renders, [renders, d2], l2-normalised, any float type.
         patch_of: number of each render's patch, int [renders].
+        scales: what each render's distances are divided by, float32 [renders]; None: by nothing.
 
     Ties go to the smaller stage-1 distance, then to the smaller row, so equal queries give equal answers.
 
@@ -50,9 +62,10 @@ def order(
     if len(found.ids) == 0:
         return ()
     distances = exact_distances(query, stage2, found.ids)
-    ranked = np.lexsort((found.ids, found.distances, distances))
+    scaled = distances if scales is None else distances / scales[found.ids]
+    ranked = np.lexsort((found.ids, found.distances, scaled))
     return tuple(
-        Match(int(found.ids[i]), float(found.distances[i]), float(distances[i]))
+        Match(int(found.ids[i]), float(found.distances[i]), float(distances[i]), float(scaled[i]))
         for i in ranked[_first_of_each(patch_of[found.ids[ranked]])][:k]
     )
 

@@ -148,7 +148,7 @@ class Links(BaseModel):
 
 
 class HitAnswer(BaseModel):
-    """A patch that sounds like the recording. Distances are 1 - cosine: 0 equal, 1 unrelated."""
+    """A patch that sounds like the recording. Distances of stages are 1 - cosine: 0 equal, 1 unrelated."""
 
     patch_id: str
     name: str
@@ -158,7 +158,10 @@ class HitAnswer(BaseModel):
         description="MIDI pitch at which the patch was compared; null where it has none."
     )
     stage1_distance: float = Field(description="Distance of the contrastive embeddings.")
-    stage2_distance: float = Field(description="Distance of the style embeddings, by which hits are ordered.")
+    stage2_distance: float = Field(description="Distance of the style embeddings.")
+    distance: float = Field(
+        description="By which hits are ordered: stage2_distance, relative to how near the render's own neighbours are."
+    )
     x: float = Field(description="The patch's place on the timbre map.")
     y: float
     links: Links
@@ -173,6 +176,7 @@ class HitAnswer(BaseModel):
             pitch=hit.pitch,
             stage1_distance=hit.stage1_distance,
             stage2_distance=hit.stage2_distance,
+            distance=hit.distance,
             x=hit.x,
             y=hit.y,
             links=Links.of(hit.patch_id),

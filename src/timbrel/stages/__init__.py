@@ -17,7 +17,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "pgesam": ("pgesam_evaluation",),
     "export": (),
     "library": ("library",),
-    "index": (),
+    "index": ("library",),
     "bundle": ("notes", "codec", "library"),
     "evaluate": ("patches", "evaluation"),
 }

@@ -1,20 +1,49 @@
-"""Stage ``index``: the pitch-conditioned index over the library's stage-1 vectors."""
+"""Stage ``index``: the pitch-conditioned index over the library's stage-1 vectors, and the scales of its renders."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import numpy as np
+
+from timbrel.library import hubness
 from timbrel.library.build import build_index
+from timbrel.library.tables import read_patches, read_renders
 from timbrel.params import Params
 from timbrel.tracking import Record
 
+TOLD_EVERY_SECONDS = 3.0
+
 
 def run(params: Params, root: Path, record: Record) -> None:
-    """data/library -> data/index: index.json and the data file it names."""
-    target = root / "data" / "index"
-    index = build_index(root / "data" / "library")
+    """data/library -> data/index: index.json, the data file it names, and scales.npy."""
+    library, target = root / "data" / "library", root / "data" / "index"
+    index = build_index(library)
     index.save(target)
     sizes = [len(index.ids_within(pitch, 0)) for pitch in index.semitones]
+    told = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > TOLD_EVERY_SECONDS or done == total:
+            told = time.monotonic()
+            record.metrics({"scales_done": float(done), "scales_total": float(total)}, step=done)
+
+    patches = read_patches(library / "patches.csv")
+    renders = read_renders(library / "renders.csv", patches)
+    number = {patch.patch_id: row for row, patch in enumerate(patches)}
+    scales = hubness.library_scales(
+        index,
+        renders,
+        patch_of=np.array([number[render.patch_id] for render in renders]),
+        stage1=np.load(library / "stage1.npy", allow_pickle=False),
+        stage2=np.load(library / "stage2.npy", allow_pickle=False),
+        window=params.library.window_semitones,
+        candidates=params.library.candidates,
+        progress=progress,
+    )
+    hubness.save_scales(target, scales)
     record.metrics(
         {
             "vectors": float(len(index)),
@@ -22,5 +51,7 @@ def run(params: Params, root: Path, record: Record) -> None:
             "partitions": float(len(sizes)),
             "largest_partition": float(max(sizes, default=0)),
             "unpitched": float(len(index) - sum(sizes)),
+            "least_scale": float(scales.min()),
+            "largest_scale": float(scales.max()),
         }
     )
