@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from timbrel.cli import main
 from timbrel.errors import DataError
 from timbrel.evaluation.encoders import every_encoder
-from timbrel.evaluation.instruments import NoteLabels, instrument_hits, read_notes, references
+from timbrel.evaluation.instruments import NoteLabels, instrument_hits, read_notes, references, stages
 
 
 def labels(*notes: tuple[int, float, int]) -> NoteLabels:
@@ -58,6 +58,21 @@ def test_a_query_finds_its_instrument_by_its_notes_nearby() -> None:
     found = instrument_hits(vectors, notes, metric="l2", window=1.0, at=(1, 2))
     # References are the notes of 61. Queries: 60 of either finds 61 of its own; 72 of either has none nearby.
     assert found == {"top1": 0.5, "top2": 0.5, "queries": 4.0}
+
+
+def test_stages_on_instruments_by_hand() -> None:
+    """Three instruments at two neighbouring keys; by stage 1 the third one's note is 0's, by stage 2 its own."""
+    notes = labels(
+        (0, 60, 100), (0, 61, 100), (1, 60, 100), (1, 61, 100), (2, 60, 100), (2, 61, 100), (2, 60, 80)
+    )  # fmt: skip
+    angles1 = np.radians([0, 0, 90, 90, 180, 180, 40])
+    angles2 = np.radians([0, 0, 90, 90, 180, 180, 150])
+    stage1, stage2 = (np.stack([np.cos(a), np.sin(a)], axis=1) for a in (angles1, angles2))
+    found = stages(stage1, stage2, notes, window=1.0)
+    # References are the lower keys; four queries, and only the soft note is far from its instrument by stage 1.
+    assert found["stage1"] == {"top1": 0.75, "top5": 1.0}
+    assert found["exhaustive"] == found["exhaustive, unscaled"] == {"top1": 1.0, "top5": 1.0}
+    assert found["two_stage"]["25"] == {"top1": 1.0, "top5": 1.0, "overlap10": 1.0}
 
 
 def write_nsynth(folder: Path) -> None:
@@ -108,6 +123,7 @@ def test_an_nsynth_folder_is_measured_with_every_encoder(
             assert found["by_encoder"][name][way]["cosine"] == {"top1": 1.0, "top5": 1.0, "queries": 4.0}
     assert found["top1"] == found["by_encoder"]["stage2"]["gated"]["cosine"]["top1"]
     assert set(content["baselines"]) == {"mfcc", "mel"}
+    assert found["stages"]["exhaustive"]["top1"] == 1.0
     for name, beside in content["baselines"].items():
         assert beside == {"instruments": found["by_encoder"][name]["gated"]["cosine"]}
 

@@ -19,9 +19,10 @@ from timbrel.engine.onnx_models import OnnxModels
 from timbrel.errors import DataError
 from timbrel.evaluation.conditions import CONDITIONS, ConditionSettings
 from timbrel.evaluation.conditions import measure as measure_conditions
-from timbrel.evaluation.patch_recall import RecallSettings, measure, rank_of
+from timbrel.evaluation.patch_recall import RecallSettings, measure
 from timbrel.evaluation.queries import Plan, plan, play, replay_library, stored_library
 from timbrel.evaluation.report import protocol_part, rounded, share, update_report, write_report
+from timbrel.evaluation.stage_worth import compare, rank_of, summary
 from timbrel.files import sha256_of
 from timbrel.library.build import build_index, build_library
 from timbrel.library.bundle import Bundle
@@ -201,16 +202,41 @@ def test_conditions_are_what_they_are_called() -> None:
 def test_recall_under_conditions(engine: Engine, folder: Path, tmp_path: Path) -> None:
     settings = ConditionSettings(patches=6, min_velocity=90, max_velocity=110, seed=3)
     stored = list(stored_library(folder.with_name("bundle.parts") / "patches", engine.bundle.renders))
-    report = measure_conditions(engine, settings, banks=tmp_path, library=stored)
-    assert list(report["by_condition"]) == list(CONDITIONS)
-    # Neither level nor a wait before the note is heard: the clip is the library's own, and nothing is nearer.
-    for name in ("level", "lead_in"):
-        assert report["by_condition"][name]["mel alone"] == {"recall1": 1.0, "recall10": 1.0}
-    for way, figures in report["mean"].items():
-        each = [found[way]["recall10"] for found in report["by_condition"].values()]
+    ours, beside = measure_conditions(engine, settings, banks=tmp_path, library=stored)
+    assert set(beside) == {"mfcc", "mel"}
+    for figures in (ours, ours["stage1"], ours["stage2"], *beside.values()):
+        assert list(figures["by_condition"]) == list(CONDITIONS)
+        # Undisturbed notes are not a condition.
+        each = [found["recall10"] for name, found in figures["by_condition"].items() if name != "undisturbed"]
         assert figures["recall10"] == pytest.approx(np.mean(each))
-    assert report["recall10"] == report["mean"]["search"]["recall10"]
-    assert report == measure_conditions(engine, settings, banks=tmp_path, library=stored)
+    # Neither level nor a wait before the note is heard: the clip is the library's own, and nothing is nearer.
+    for name in ("undisturbed", "level", "lead_in"):
+        assert beside["mel"]["by_condition"][name] == {"recall1": 1.0, "recall10": 1.0}
+    for worth in (ours["stages"]["gated"], ours["stages"]["all_pitches"]):
+        # 12 patches of 3 renders: all are candidates.
+        assert worth["two_stage"]["50"] == worth["exhaustive"] | {"overlap10": 1.0}
+    assert ours["stages"]["gated"]["exhaustive"]["recall10"] == ours["recall10"]
+    assert (ours, beside) == measure_conditions(engine, settings, banks=tmp_path, library=stored)
+
+
+def test_stages_by_hand() -> None:
+    """Five entries of four labels; label 0 is wanted, and stage 1 has its better entry last."""
+    labels = np.array([0, 0, 1, 2, 3])
+    stage1 = np.array([0.3, 0.9, 0.1, 0.2, 0.4])
+    stage2 = np.array([0.5, 0.2, 0.3, 0.6, 0.1])
+    found = compare(stage1, stage2, labels, 0, counts=(2, 3, 4, 5))
+    assert (found.stage1, found.exhaustive, found.unscaled) == (3, 2, 2)
+    # Two candidates: labels 1 and 2. Three: 0's worse entry, behind 1. Four: behind 1 and 3. All: behind 3.
+    assert found.two_stage == {2: 0, 3: 2, 4: 3, 5: 2}
+    assert found.overlap == {2: 0.5, 3: 0.75, 4: 1.0, 5: 1.0}
+    scaled = compare(stage1, stage2, labels, 0, scales=np.array([1.0, 4.0, 1.0, 1.0, 1.0]), counts=(5,))
+    assert (scaled.stage1, scaled.exhaustive, scaled.unscaled) == (3, 1, 2)
+    found = compare(stage1, stage2, labels, 0, counts=(5,))
+    whole = summary([found, scaled], {"top1": 1, "top2": 2}, total=4)
+    assert whole["stage1"] == {"top1": 0.0, "top2": 0.0}
+    assert whole["exhaustive"] == {"top1": 0.25, "top2": 0.5}
+    assert whole["exhaustive, unscaled"] == {"top1": 0.0, "top2": 0.5}
+    assert whole["two_stage"] == {"5": {"top1": 0.25, "top2": 0.5, "overlap10": 1.0}}
 
 
 def test_reports_are_rounded_and_whole(tmp_path: Path) -> None:

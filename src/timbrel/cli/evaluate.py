@@ -118,18 +118,21 @@ def evaluate_instruments(notes: Path, window: float, output: Path | None, bundle
       timbrel evaluate instruments -o reports/retrieval.json
     """
     from timbrel.evaluation import instruments
-    from timbrel.evaluation.encoders import OURS, baselines
+    from timbrel.evaluation.encoders import BUNDLED, OURS, baselines
     from timbrel.evaluation.report import protocol_part
 
     progress = Progress()
     labelled = instruments.read_notes(notes, progress)
     with open_engine(bundle) as engine:
-        figures = instruments.measure(labelled, _every_encoder(engine), window=window, progress=progress)
+        vectors = instruments.embed_notes(labelled, _every_encoder(engine), progress)
+        figures = instruments.measure(vectors, labelled.labels, window=window)
+        stage1, stage2 = (vectors[name] for name in BUNDLED)
         content = {
             "command": f"timbrel evaluate instruments {notes} --window {window:g}",
             "bundle": engine.bundle.id,
             "encoder": OURS,
             **instruments.headline(figures[OURS]),
+            "stages": instruments.stages(stage1, stage2, labelled.labels, window=window),
             "by_encoder": figures,
         }
     beside = {name: instruments.headline(figures[name]) for name in baselines(figures)}
@@ -151,18 +154,21 @@ def evaluate_conditions(
     """Does a note find its patch when it is recorded with noise, in a room, late, lossily, louder?
 
     Renders with the patches' own engines (`pip install timbrel[pipeline]`). Beside the shipped search: each
-    representation alone, with and without the pitch gate.
+    stage alone, MFCC, mel, and EfficientAT mn04 where its file is; and how many candidates stage 2 needs.
 
     \b
     Example:
       timbrel evaluate conditions --patches 50 -o reports/retrieval.json
     """
     from timbrel.evaluation.conditions import ConditionSettings, measure
+    from timbrel.evaluation.report import protocol_part
 
     settings = ConditionSettings(patches=patches, min_velocity=60, max_velocity=127, seed=seed)
     with open_engine(bundle) as engine:
-        content = {"conditions": measure(engine, settings, banks=banks, progress=Progress())}
-    _finish_part(content, output)
+        beside = _every_encoder(engine, bundled=False)
+        ours, others = measure(engine, settings, banks=banks, beside=beside, progress=Progress())
+    command = f"timbrel evaluate conditions --patches {patches} --seed {seed}"
+    _finish_part(protocol_part("conditions", {"command": command, **ours}, others), output)
 
 
 @evaluate.command("ratings")
@@ -201,11 +207,11 @@ def evaluate_ratings(folder: Path, output: Path | None, bundle: Path | None) -> 
     _finish_part(protocol_part("ratings", content, beside), output)
 
 
-def _every_encoder(engine: Engine) -> EmbedAll:
+def _every_encoder(engine: Engine, *, bundled: bool = True) -> EmbedAll:
     """All that can be asked; on stderr what cannot, and why."""
     from timbrel.evaluation.encoders import every_encoder
 
-    embed, absent = every_encoder(engine.models.run)
+    embed, absent = every_encoder(engine.models.run, bundled=bundled)
     for reason in absent.values():
         click.echo(f"left out: {reason}", err=True)
     return embed

@@ -1,8 +1,9 @@
 """Does a note of a library patch find its patch when it was recorded otherwise than the library was?
 
-Each patch is played at one of the library's keys, and at the library's velocity but for the first condition. Every
+Each patch is played at one of the library's keys, and at the library's velocity but for one condition. Every
 condition disturbs the same notes; the shipped search answers as a user would be answered, and beside it each
-representation alone ranks the same candidates.
+encoder alone ranks the same candidates. Undisturbed notes say what is lost before any disturbance; they are not in the
+mean.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
@@ -19,12 +20,18 @@ import soundfile
 from timbrel.audio import SAMPLE_RATE, Audio
 from timbrel.encoders import disturb
 from timbrel.engine.engine import Engine
-from timbrel.evaluation.patch_recall import AT, Outcome, Ranking, ask
+from timbrel.evaluation.gallery import Gallery, plain_baselines
+from timbrel.evaluation.patch_recall import place
 from timbrel.evaluation.queries import Query, plan, play, replay_library
 from timbrel.evaluation.report import share
+from timbrel.evaluation.stage_worth import Compared, compare, rank_of, summary
+
+if TYPE_CHECKING:
+    from timbrel.evaluation.encoders import EmbedAll
 
 Disturb = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Progress = Callable[[str, int, int], None]
+RECALLS = {"recall1": 1, "recall10": 10}
 # No noise: far below 16 bits.
 CLEAN_DB = 120.0
 # Vorbis at its lowest quality: about 48 kbit/s of these mono notes.
@@ -46,7 +53,9 @@ def _lossy(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(heard)
 
 
+UNDISTURBED = "undisturbed"
 CONDITIONS: Mapping[str, Disturb] = {
+    UNDISTURBED: lambda audio, rng: audio,
     "velocity": lambda audio, rng: audio,
     "noise": lambda audio, rng: disturb.add_noise(audio, 30.0, rng),
     "equaliser": lambda audio, rng: disturb.tilt(audio, float(rng.choice([-3.0, 3.0]))),
@@ -55,8 +64,8 @@ CONDITIONS: Mapping[str, Disturb] = {
     "lead_in": lambda audio, rng: disturb.lead_in(audio, float(rng.uniform(0.0, 1.5))),
     "level": lambda audio, rng: disturb.gain(audio, float(rng.choice([-6.0, 6.0]))),
 }
-"""By name: another velocity; white noise 30 dB below; a tilt of 3 dB an octave; a room of 0.4 s, 10 dB below; Vorbis at
-its lowest quality; up to 1.5 s of silence before; 6 dB louder or softer."""
+"""By name: as in the library; another velocity; white noise 30 dB below; a tilt of 3 dB an octave; a room of 0.4 s,
+10 dB below; Vorbis at its lowest quality; up to 1.5 s of silence before; 6 dB louder or softer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,19 +84,23 @@ def measure(
     *,
     banks: Path,
     library: Iterable[tuple[int, np.ndarray]] | None = None,
+    beside: EmbedAll = plain_baselines,
     progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
-    """``recall1`` and ``recall10`` in the mean over the conditions, and both by condition and way of searching.
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """(the search's figures, those of each encoder ``beside`` by name): ``recall1`` and ``recall10`` in the mean over
+    the conditions, and by condition.
 
-    ``banks`` and ``library``: as in ``patch_recall.measure``. A patch that gives no sound counts as not found. Raises
-    DataError when a patch of the library cannot be rendered any more.
+    The search's hold those of stage 1 and stage 2 alone as well, and ``stages`` (``stage_worth.summary`` over all
+    conditions of the mean, behind the gate and with all pitches). ``banks`` and ``library``: as in
+    ``patch_recall.measure``. A patch that gives no sound counts as not found. Raises DataError when a patch of the
+    library cannot be rendered any more.
     """
     bundle = engine.bundle
     if library is None:
         library = replay_library(
             bundle.patches, bundle.renders, banks=banks, progress=lambda *n: progress("library", *n)
         )
-    ranking = Ranking(engine, library)
+    gallery = Gallery(engine, library, beside)
     louder = plan(
         bundle.patches,
         bundle.renders,
@@ -97,40 +110,70 @@ def measure(
     )
     own = {(render.patch_id, render.key): render.velocity for render in bundle.renders}
     alike = [replace(each, velocity=own[each.patch.patch_id, each.key]) for each in louder]
-    by_condition: dict[str, dict[str, dict[str, float]]] = {}
+    played = [play(plans, noise_db=CLEAN_DB, banks=banks, seed=settings.seed) for plans in (alike, louder)]
+    ranks: dict[str, dict[str, list[int]]] = {}
+    compared: dict[str, list[Compared]] = {"gated": [], "all_pitches": []}
+    asked = 0
     for number, (name, disturbed) in enumerate(CONDITIONS.items()):
-        plans = louder if name == "velocity" else alike
-        queries, mute = play(plans, noise_db=CLEAN_DB, banks=banks, seed=settings.seed)
-        outcomes = []
-        for place, query in enumerate(queries):
-            rng = np.random.default_rng((settings.seed, number, place))
-            outcomes.append(ask(engine, ranking, _heard(query, disturbed(query.audio.samples, rng))))
-            progress(name, place + 1, len(queries))
-        by_condition[name] = _recall(outcomes, len(queries) + len(mute))
-    ways = {way for found in by_condition.values() for way in found}
-    mean = {
-        way: {
-            f"recall{k}": float(np.mean([found[way][f"recall{k}"] for found in by_condition.values()]))
-            for k in AT
-        }
-        for way in sorted(ways)
-    }
-    return {
+        queries, mute = played[name == "velocity"]
+        for count, query in enumerate(queries):
+            rng = np.random.default_rng((settings.seed, number, count))
+            found, stages = _ask(engine, gallery, _heard(query, disturbed(query.audio.samples, rng)))
+            for way, rank in found.items():
+                ranks.setdefault(way, {}).setdefault(name, []).append(rank)
+            if name != UNDISTURBED:
+                for way, each in stages.items():
+                    compared[way].append(each)
+            progress(name, count + 1, len(queries))
+        for by_condition in ranks.values():
+            by_condition.setdefault(name, []).extend([0] * len(mute))
+        asked += 0 if name == UNDISTURBED else len(queries) + len(mute)
+    figures = {way: _figures(by_condition) for way, by_condition in ranks.items()}
+    worth = {way: summary(each, RECALLS, total=asked) for way, each in compared.items()}
+    ours = {
         "bundle": bundle.id,
         "settings": asdict(settings),
-        **mean["search"],
-        "mean": mean,
-        "by_condition": by_condition,
+        **figures.pop("search"),
+        **{stage: figures.pop(stage) for stage in ("stage1", "stage2")},
+        "stages": {"candidates": bundle.manifest.search.candidates, **worth},
     }
+    return ours, figures
+
+
+def _ask(engine: Engine, gallery: Gallery, query: Query) -> tuple[dict[str, int], dict[str, Compared]]:
+    """The rank of the query's patch by each way of searching; and the stages compared."""
+    bundle = engine.bundle
+    answer = engine.search(query.audio, k=max(RECALLS.values()))
+    rows = gallery.candidates(answer.query.gate.midi)
+    wanted = gallery.number(query.patch.patch_id)
+    distances = gallery.distances(query.audio)
+    ranks = {"search": place(query, answer)}
+    ranks |= {name: rank_of(wanted, bundle.patch_of[rows], each[rows]) for name, each in distances.items()}
+    stages = {
+        way: compare(
+            distances["stage1"][among],
+            distances["stage2"][among],
+            bundle.patch_of[among],
+            wanted,
+            scales=None if bundle.scales is None else bundle.scales[among],
+        )
+        for way, among in (("gated", rows), ("all_pitches", np.arange(len(bundle.renders))))
+    }
+    return ranks, stages
 
 
 def _heard(query: Query, samples: np.ndarray) -> Query:
     return replace(query, audio=Audio(np.asarray(samples, dtype=np.float32), SAMPLE_RATE))
 
 
-def _recall(outcomes: list[Outcome], total: int) -> dict[str, dict[str, float]]:
-    ways = list(outcomes[0].ranks) if outcomes else []
-    return {
-        way: {f"recall{k}": share(sum(0 < each.ranks[way] <= k for each in outcomes), total) for k in AT}
-        for way in ways
+def _figures(ranks: Mapping[str, list[int]]) -> dict[str, Any]:
+    """Of one way of searching, ranks by condition -> recall in the mean over the conditions, and by condition."""
+    by_condition = {
+        name: {figure: share(sum(0 < rank <= k for rank in each), len(each)) for figure, k in RECALLS.items()}
+        for name, each in ranks.items()
     }
+    mean = {
+        figure: float(np.mean([found[figure] for name, found in by_condition.items() if name != UNDISTURBED]))
+        for figure in RECALLS
+    }
+    return {**mean, "by_condition": by_condition}

@@ -20,8 +20,10 @@ EFFICIENTAT = "efficientat-mn04"
 EmbedAll = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
-def every_encoder(run: RunModel) -> tuple[EmbedAll, Mapping[str, str]]:
-    """(all that can be asked, why others cannot). ``stage1`` and ``stage2`` are the bundle's two vectors."""
+def every_encoder(run: RunModel, *, bundled: bool = True) -> tuple[EmbedAll, Mapping[str, str]]:
+    """(all that can be asked, why others cannot). ``stage1`` and ``stage2`` are the bundle's two vectors; without
+    ``bundled`` they are left out.
+    """
     published: list[EmbedAll] = []
     absent: dict[str, str] = {}
     try:
@@ -30,8 +32,7 @@ def every_encoder(run: RunModel) -> tuple[EmbedAll, Mapping[str, str]]:
         absent[EFFICIENTAT] = error.message
 
     def embed(clips: np.ndarray) -> dict[str, np.ndarray]:
-        stage1, stage2 = embed_clips(run, clips)
-        found = {"stage1": stage1, "stage2": stage2}
+        found = dict(zip(BUNDLED, embed_clips(run, clips), strict=True)) if bundled else {}
         found |= {name: encoder(clips) for name, encoder in BASELINES.items()}
         for each in published:
             found |= each(clips)

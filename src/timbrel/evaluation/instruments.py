@@ -23,6 +23,8 @@ import soxr
 from timbrel.encoders.frontend import clip
 from timbrel.errors import DataError
 from timbrel.evaluation.encoders import EmbedAll
+from timbrel.evaluation.stage_worth import compare, summary
+from timbrel.library.hubness import scales_of
 from timbrel.notes.noteset import NOTE_SAMPLES, SAMPLE_RATE, NoteSet
 from timbrel.notes.nsynth import Example, read_examples
 
@@ -134,14 +136,10 @@ def _read_nsynth(examples: Sequence[Example], progress: Progress) -> LabelledNot
     return LabelledNotes(labels, lambda rows: samples[rows])
 
 
-def measure(
-    notes: LabelledNotes,
-    embed: EmbedAll,
-    *,
-    window: float,
-    progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
-    """Figures by encoder: ``reference`` and ``gated``, each by cosine and by l2, as ``instrument_hits`` has them."""
+def embed_notes(
+    notes: LabelledNotes, embed: EmbedAll, progress: Progress = lambda what, done, total: None
+) -> dict[str, np.ndarray]:
+    """The vectors [n, d] of all notes by every encoder."""
     count = len(notes.labels.instrument)
     found: dict[str, list[np.ndarray]] = {}
     for start in range(0, count, BATCH):
@@ -150,21 +148,63 @@ def measure(
         for name, vectors in embed(clips).items():
             found.setdefault(name, []).append(vectors)
         progress("notes", int(rows[-1]) + 1, count)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def measure(vectors: Mapping[str, np.ndarray], labels: NoteLabels, *, window: float) -> dict[str, Any]:
+    """Figures by encoder: ``reference`` and ``gated``, each by cosine and by l2, as ``instrument_hits`` has them."""
     return {
         name: {
-            way: {
-                metric: instrument_hits(np.concatenate(parts), notes.labels, metric=metric, window=gate)
-                for metric in METRICS
-            }
+            way: {metric: instrument_hits(own, labels, metric=metric, window=gate) for metric in METRICS}
             for way, gate in (("reference", None), ("gated", window))
         }
-        for name, parts in found.items()
+        for name, own in vectors.items()
     }
+
+
+def stages(stage1: np.ndarray, stage2: np.ndarray, labels: NoteLabels, *, window: float) -> dict[str, Any]:
+    """What stage 2 is worth behind the gate (``stage_worth.summary``), on the queries of ``instrument_hits``.
+
+    ``stage1`` [n, d1], ``stage2`` [n, d2]. The notes at velocity 100 are the library, and have its scales.
+    """
+    known = np.flatnonzero(labels.velocity == REFERENCE_VELOCITY)
+    owner, pitch = labels.instrument[known], labels.pitch[known]
+    first, second = (_unit(vectors) for vectors in (stage1, stage2))
+
+    def compared_with(row: int) -> np.ndarray:
+        return np.flatnonzero((known != row) & (np.abs(pitch - labels.pitch[row]) <= window + HALF_SEMITONE))
+
+    def neighbours(place: int) -> np.ndarray:
+        others = compared_with(int(known[place]))
+        others = others[owner[others] != owner[place]]
+        distances: np.ndarray = 1.0 - second[known[others]] @ second[known[place]]
+        return distances
+
+    scales = scales_of(len(known), neighbours)
+    found = []
+    for row in np.setdiff1d(np.arange(len(stage1)), references(labels)):
+        among = compared_with(int(row))
+        found.append(
+            compare(
+                1.0 - first[known[among]] @ first[row],
+                1.0 - second[known[among]] @ second[row],
+                owner[among],
+                int(labels.instrument[row]),
+                scales=scales[among],
+            )
+        )
+    return summary(found, {f"top{k}": k for k in AT})
 
 
 def headline(figures: Mapping[str, Any]) -> dict[str, float]:
     """What one encoder's figures (of ``measure``) are quoted by: behind the gate, by cosine, as the search compares."""
     return dict(figures["gated"]["cosine"])
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    vectors = np.asarray(vectors, dtype=np.float32)
+    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 class _Labelled(Protocol):

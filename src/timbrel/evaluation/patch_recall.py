@@ -9,24 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from timbrel.encoders import frontend
-from timbrel.encoders.baselines import BASELINES
 from timbrel.engine.engine import Engine
-from timbrel.errors import DataError
+from timbrel.engine.results import SearchResult
+from timbrel.evaluation.gallery import Gallery
 from timbrel.evaluation.queries import Query, plan, play, replay_library
 from timbrel.evaluation.report import share
-from timbrel.library.coverage import Coverage
+from timbrel.evaluation.stage_worth import rank_of
 from timbrel.pitch.gate import Decision
 
 AT = (1, 10)
 MISSES_SHOWN = 20
-BATCH = 64
 # Keys that the map is trained on, and that lie between those the library is rendered at.
 OTHER_KEYS = range(48, 73)
 
@@ -65,7 +62,7 @@ def measure(
         library = replay_library(
             bundle.patches, bundle.renders, banks=banks, progress=lambda *n: progress("library", *n)
         )
-    ranking = Ranking(engine, library)
+    gallery = Gallery(engine, library)
     velocities = range(settings.min_velocity, settings.max_velocity + 1)
     conditions: dict[str, Any] = {}
     for name, keys in (("library_keys", None), ("other_keys", OTHER_KEYS)):
@@ -76,7 +73,7 @@ def measure(
         queries, mute = play(plans, noise_db=settings.noise_db, banks=banks, seed=settings.seed)
         outcomes = []
         for number, query in enumerate(queries):
-            outcomes.append(ask(engine, ranking, query))
+            outcomes.append(ask(engine, gallery, query))
             progress(name, number + 1, len(queries))
         conditions[name] = _summary(queries, outcomes, mute=len(mute))
     return {
@@ -96,88 +93,32 @@ class Outcome:
     ranks: Mapping[str, int]
 
 
-class Ranking:
-    """Ranks patches by one representation, over the renders that the gate leaves."""
-
-    def __init__(self, engine: Engine, library: Iterable[tuple[int, np.ndarray]]) -> None:
-        self._engine = engine
-        bundle = engine.bundle
-        self._coverage = Coverage(bundle.renders, bundle.patch_of)
-        self._baselines = _baseline_vectors(library, len(bundle.renders))
-
-    def candidates(self, midi: float | None) -> np.ndarray:
-        """Rows of the renders that the shipped gate admits; all of them without a pitch."""
-        bundle = self._engine.bundle
-        if midi is None:
-            return np.arange(len(bundle.renders))
-        window = self._coverage.window(midi, least=bundle.manifest.search.window_semitones, patches=max(AT))
-        return bundle.index.ids_within(midi, window)
-
-    def ranks(self, query: Query, midi: float | None, rows: np.ndarray) -> dict[str, int]:
-        """The rank of the query's own patch among ``rows``, by each representation."""
-        bundle = self._engine.bundle
-        stage1, stage2 = self._engine.embed(query.audio)
-        everything = bundle.index.query(stage1, pitch=None, window=0, k=len(bundle.renders))
-        distances = {"stage1": np.empty(len(bundle.renders), dtype=np.float32)}
-        distances["stage1"][everything.ids] = everything.distances
-        distances["stage2"] = 1.0 - bundle.stage2.astype(np.float32) @ stage2
-        clip = frontend.clip(query.audio.samples)[None]
-        for name, encoder in BASELINES.items():
-            distances[name] = 1.0 - self._baselines[name] @ _unit(encoder(clip))[0]
-        number = next(n for n, patch in enumerate(bundle.patches) if patch.patch_id == query.patch.patch_id)
-        return {
-            name: rank_of(number, bundle.patch_of[rows], values[rows]) for name, values in distances.items()
-        }
-
-
-def _baseline_vectors(library: Iterable[tuple[int, np.ndarray]], renders: int) -> dict[str, np.ndarray]:
-    """Each baseline's vectors of all renders, of length 1: [renders, d]. Holds only a few notes at a time."""
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in BASELINES}
-    rows: list[int] = []
-    notes = iter(library)
-    while batch := list(islice(notes, BATCH)):
-        rows += [row for row, _ in batch]
-        clips = np.stack([frontend.clip(note.astype(np.float32) / 32768.0) for _, note in batch])
-        for name, encoder in BASELINES.items():
-            parts[name].append(_unit(encoder(clips)))
-    if sorted(rows) != list(range(renders)):
-        raise DataError(f"{len(rows)} renders came for a library of {renders}: build the library again")
-    order = np.argsort(rows)
-    return {name: np.concatenate(vectors)[order] for name, vectors in parts.items()}
-
-
-def rank_of(wanted: int, labels: np.ndarray, distances: np.ndarray) -> int:
-    """Rank (from 1) of a label when each stands in the list once, by its nearest entry; 0 when it is absent.
-
-    ``labels`` int [n], ``distances`` [n]. Ties count against the wanted label.
-    """
-    own = distances[labels == wanted]
-    if not len(own):
-        return 0
-    nearer = np.unique(labels[(distances <= own.min()) & (labels != wanted)])
-    return len(nearer) + 1
-
-
-def ask(engine: Engine, ranking: Ranking, query: Query) -> Outcome:
+def ask(engine: Engine, gallery: Gallery, query: Query) -> Outcome:
     """Where the query's patch stands, by every way of searching."""
     most = max(AT)
     gated = engine.search(query.audio, k=most)
     open_ = engine.search(query.audio, k=most, gate="off")
-    midi = gated.query.gate.midi
-    rows = ranking.candidates(midi)
+    rows = gallery.candidates(gated.query.gate.midi)
     ranks = {
-        "search": _place(query, [hit.patch_id for hit in gated.hits]),
-        "search, gate off": _place(query, [hit.patch_id for hit in open_.hits]),
+        "search": place(query, gated),
+        "search, gate off": place(query, open_),
     }
-    ranks |= {f"{name} alone": rank for name, rank in ranking.ranks(query, midi, rows).items()}
-    everything = ranking.candidates(None)
-    open_ranks = ranking.ranks(query, None, everything)
-    ranks |= {f"{name} alone, gate off": rank for name, rank in open_ranks.items()}
+    patch_of = engine.bundle.patch_of
+    number = gallery.number(query.patch.patch_id)
+    distances = gallery.distances(query.audio)
+    ranks |= {
+        f"{name} alone": rank_of(number, patch_of[rows], values[rows]) for name, values in distances.items()
+    }
+    ranks |= {
+        f"{name} alone, gate off": rank_of(number, patch_of, values) for name, values in distances.items()
+    }
     return Outcome(decision=gated.query.gate.decision, candidates=len(rows), ranks=ranks)
 
 
-def _place(query: Query, patch_ids: Sequence[str]) -> int:
-    return patch_ids.index(query.patch.patch_id) + 1 if query.patch.patch_id in patch_ids else 0
+def place(query: Query, answer: SearchResult) -> int:
+    """The rank (from 1) of the query's patch among the hits; 0 when it is not there."""
+    found = [hit.patch_id for hit in answer.hits]
+    return found.index(query.patch.patch_id) + 1 if query.patch.patch_id in found else 0
 
 
 def _summary(queries: Sequence[Query], outcomes: Sequence[Outcome], *, mute: int) -> dict[str, Any]:
@@ -211,7 +152,3 @@ def _summary(queries: Sequence[Query], outcomes: Sequence[Outcome], *, mute: int
         },
         "missed": missed[:MISSES_SHOWN],
     }
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
