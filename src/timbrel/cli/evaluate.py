@@ -171,6 +171,27 @@ def evaluate_conditions(
     _finish_part(protocol_part("conditions", {"command": command, **ours}, others), output)
 
 
+@evaluate.command("hubness")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The report to put it into."
+)
+@bundle_option
+def evaluate_hubness(output: Path | None, bundle: Path | None) -> None:
+    """Which sounds of the library does no search show, and which does every search show?
+
+    Each render searches the library for its ten nearest patches: by plain cosine, and as the search orders.
+
+    \b
+    Example:
+      timbrel evaluate hubness -o reports/retrieval.json
+    """
+    from timbrel.evaluation import hubness
+
+    with open_engine(bundle) as engine:
+        figures = hubness.measure(engine.bundle, Progress())
+    _finish_part({"hubness": {"command": "timbrel evaluate hubness", **figures}}, output)
+
+
 @evaluate.command("ratings")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
