@@ -59,7 +59,7 @@ def test_neighbours_are_other_patches_near_the_pitch() -> None:
     ]
     index = PitchIndex.build(vectors, np.array([each.f0_midi for each in renders]), encoder="e")
     scales = hubness.library_scales(
-        index, renders, patch_of=patch_of, stage1=vectors, stage2=vectors, window=12, candidates=10
+        index, renders, patch_of=patch_of, stage1=vectors, stage2=vectors, window=12
     )
 
     def away(degrees: float) -> float:

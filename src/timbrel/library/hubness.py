@@ -32,6 +32,8 @@ from timbrel.library.two_stage import exact_distances
 
 FILE_NAME = "scales.npy"
 NEIGHBOURS = 20
+# Candidates of stage 1 among which stage 2 finds them (reports/retrieval.json, ``stages``: hardly one is missed).
+PROPOSED = 5 * NEIGHBOURS
 # A heap of near-duplicates has hardly any distance to measure by: no scale is less than this part of the usual one.
 LEAST = 0.25
 
@@ -62,13 +64,12 @@ def library_scales(
     stage1: np.ndarray,
     stage2: np.ndarray,
     window: int,
-    candidates: int,
     progress: Progress = lambda done, total: None,
 ) -> np.ndarray:
     """The scales of a library, by searching it with each of its renders; float32 [renders].
 
     ``patch_of`` int [renders]; ``stage1`` float32 [renders, d1], ``stage2`` [renders, d2], l2-normalised; ``window``
-    and ``candidates`` as searches have them.
+    is the least that searches have.
     """
     coverage = Coverage(renders, patch_of)
 
@@ -76,7 +77,7 @@ def library_scales(
         pitch = renders[row].f0_midi
         midi = None if math.isnan(pitch) else pitch
         width = 0 if midi is None else coverage.window(midi, least=window, patches=NEIGHBOURS)
-        found = index.query(stage1[row], pitch=midi, window=width, k=candidates).ids
+        found = index.query(stage1[row], pitch=midi, window=width, k=PROPOSED).ids
         others = found[patch_of[found] != patch_of[row]]
         return exact_distances(stage2[row], stage2, others)
 

@@ -40,7 +40,6 @@ def run(params: Params, root: Path, record: Record) -> None:
         stage1=np.load(library / "stage1.npy", allow_pickle=False),
         stage2=np.load(library / "stage2.npy", allow_pickle=False),
         window=params.library.window_semitones,
-        candidates=params.library.candidates,
         progress=progress,
     )
     hubness.save_scales(target, scales)
