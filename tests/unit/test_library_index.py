@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import faiss
 import numpy as np
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 
 from timbrel.errors import BundleError, DataError, InputError
 from timbrel.files import atomic_write
-from timbrel.library.index import SIDECAR, PitchIndex, read_sidecar, semitone
+from timbrel.library.index import PitchIndex, semitone
+from timbrel.library.index_files import SIDECAR, read_sidecar
 
 ENCODER = "e" * 64
 
@@ -37,45 +39,138 @@ def libraries(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return unit(rng, count, draw(st.integers(1, 9))), pitches, ids
 
 
-queries: st.SearchStrategy[dict[str, object]] = st.builds(
+queries: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     pitch=st.one_of(st.none(), st.floats(36, 56)),
     window=st.integers(0, 12),
     k=st.integers(1, 70),
+    octaves=st.booleans(),
 )
 
 
-def admitted(pitches: np.ndarray, pitch: float | None, window: int) -> np.ndarray:
+def admitted(pitches: np.ndarray, pitch: float | None, window: int, octaves: bool) -> np.ndarray:
     """Brute force: which entries the gate lets through, bool [n]."""
     if pitch is None:
         return np.ones(len(pitches), bool)
     filed = np.floor(pitches + 0.5)  # NaN stays NaN and compares false
-    return np.abs(filed - math.floor(pitch + 0.5)) <= window
+    centres = math.floor(pitch + 0.5) + 12 * (np.arange(-9, 10) if octaves else np.zeros(1))
+    return (np.abs(filed[:, None] - centres) <= window).any(axis=1)
 
 
 @settings(deadline=None, max_examples=150)
-@given(libraries(), queries, st.integers(0, 2**32 - 1))
+@given(libraries(), queries, st.sampled_from(["all", "none", "some"]), st.integers(0, 2**32 - 1))
 def test_every_answer_is_what_brute_force_finds_behind_the_gate(
-    library: tuple[np.ndarray, np.ndarray, np.ndarray], query: dict[str, object], seed: int
+    library: tuple[np.ndarray, np.ndarray, np.ndarray], query: dict[str, Any], allowed: str, seed: int
 ) -> None:
     vectors, pitches, ids = library
     index = PitchIndex.build(vectors, pitches, encoder=ENCODER, ids=ids)
-    pitch, window, k = query["pitch"], query["window"], query["k"]
-    assert isinstance(window, int)
-    assert isinstance(k, int)
-    assert pitch is None or isinstance(pitch, float)
-    vector = unit(np.random.default_rng(seed), 1, vectors.shape[1])[0]
+    rng = np.random.default_rng(seed)
+    vector = unit(rng, 1, vectors.shape[1])[0]
+    share = {"all": None, "none": 0.0, "some": 0.4}[allowed]
+    allow = None if share is None else rng.random(ids.max() + 1) < share
 
-    found = index.query(vector, pitch=pitch, window=window, k=k)
+    found = index.query(vector, **query, allow=allow)
 
-    inside = admitted(pitches, pitch, window)
+    gate = query["pitch"], query["window"], query["octaves"]
+    inside = admitted(pitches, *gate)
+    assert np.array_equal(index.ids_within(gate[0], gate[1], octaves=gate[2]), np.sort(ids[inside]))
+    if allow is not None:
+        inside &= allow[ids]
     distances = np.maximum(1 - vectors @ vector, 0)
     assert set(found.ids) <= set(ids[inside])
-    assert len(set(found.ids)) == len(found.ids) == min(k, inside.sum())
-    np.testing.assert_allclose(found.distances, np.sort(distances[inside])[:k], atol=1e-6)
+    assert len(set(found.ids)) == len(found.ids) == min(query["k"], inside.sum())
+    np.testing.assert_allclose(found.distances, np.sort(distances[inside])[: query["k"]], atol=1e-6)
     by_id = dict(zip(ids.tolist(), distances.tolist(), strict=True))
     np.testing.assert_allclose(found.distances, [by_id[i] for i in found.ids.tolist()], atol=1e-6)
-    assert np.array_equal(index.ids_within(pitch, window), np.sort(ids[inside]))
+
+
+@settings(deadline=None, max_examples=30)
+@given(libraries(), st.booleans(), st.integers(0, 2**32 - 1))
+def test_a_batch_answers_each_query_as_alone(
+    library: tuple[np.ndarray, np.ndarray, np.ndarray], octaves: bool, seed: int
+) -> None:
+    vectors, pitches, ids = library
+    index = PitchIndex.build(vectors, pitches, encoder=ENCODER, ids=ids)
+    rng = np.random.default_rng(seed)
+    asked = unit(rng, 7, vectors.shape[1])
+    at = np.where(rng.random(7) < 0.3, np.nan, rng.uniform(38, 54, 7))
+    batch = index.query_batch(asked, pitches=at, window=2, k=4, octaves=octaves)
+    for vector, pitch, found in zip(asked, at, batch, strict=True):
+        alone = index.query(
+            vector, pitch=None if math.isnan(pitch) else pitch, window=2, k=4, octaves=octaves
+        )
+        assert np.array_equal(found.ids, alone.ids)
+        assert np.array_equal(found.distances, alone.distances)
+
+
+@settings(deadline=None, max_examples=40)
+@given(libraries(), queries, st.integers(0, 2**32 - 1))
+def test_ids_outlive_adding_removing_and_rebuilding(
+    library: tuple[np.ndarray, np.ndarray, np.ndarray], query: dict[str, Any], seed: int
+) -> None:
+    vectors, pitches, ids = library
+    rng = np.random.default_rng(seed)
+    late = rng.random(len(ids)) < 0.5
+    late[0] = False
+    whole = PitchIndex.build(vectors, pitches, encoder=ENCODER, ids=ids)
+    grown = PitchIndex.build(vectors[~late], pitches[~late], encoder=ENCODER, ids=ids[~late])
+    if late.any():
+        grown = grown.add(vectors[late], pitches[late], ids[late])
+    vector = unit(rng, 1, vectors.shape[1])[0]
+    for index in (grown, whole.rebuild()):
+        assert np.array_equal(whole.query(vector, **query).ids, index.query(vector, **query).ids)
+    if late.any():
+        rest = PitchIndex.build(vectors[~late], pitches[~late], encoder=ENCODER, ids=ids[~late])
+        assert np.array_equal(
+            grown.remove(ids[late]).query(vector, **query).ids, rest.query(vector, **query).ids
+        )
+
+
+def test_only_new_ids_are_added_and_only_known_ones_removed() -> None:
+    index = PitchIndex.build(np.eye(3, dtype=np.float32), np.full(3, 60.0), encoder=ENCODER)
+    with pytest.raises(DataError, match="holds 1 of these ids already, 2 among them"):
+        index.add(np.eye(3, dtype=np.float32)[:2], np.full(2, 61.0), np.array([2, 7]))
+    with pytest.raises(DataError, match="2 dimensions, the index has 3"):
+        index.add(np.eye(2, dtype=np.float32), np.full(2, 61.0), np.array([8, 7]))
+    with pytest.raises(DataError, match="lacks 1 of these ids, 5 among them"):
+        index.remove(np.array([1, 5]))
+    with pytest.raises(DataError, match="nothing would stay"):
+        index.remove(np.array([0, 1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("pitch", "window", "held"),
+    [
+        (60, 0, {48, 60, 72}),
+        (61, 0, set()),
+        (61, 1, {48, 60, 62, 72}),
+        (55, 4, {54, 59}),
+        (0, 6, None),
+    ],
+)
+def test_octaves_open_the_same_window_around_every_octave(
+    pitch: float, window: int, held: set[int] | None
+) -> None:
+    everything = [48, 54, 59, 60, 62, 72]
+    index = PitchIndex.build(np.eye(7, dtype=np.float32), np.array([*everything, np.nan]), encoder=ENCODER)
+    opened = index.ids_within(pitch, window, octaves=True)
+    assert {everything[i] for i in opened} == (set(everything) if held is None else held)
+
+
+def test_the_unpitched_answer_only_without_a_gate() -> None:
+    index = PitchIndex.build(np.eye(2, dtype=np.float32), np.array([60, np.nan]), encoder=ENCODER)
+    vector = np.eye(2, dtype=np.float32)[1]
+    assert index.query(vector, pitch=60, window=127, octaves=True, k=2).ids.tolist() == [0]
+    assert index.query(vector, pitch=None, window=0, k=2).ids.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "allow", [np.ones(3, np.int64), np.ones(2, bool), np.ones((3, 1), bool), np.ones(0, bool)]
+)
+def test_an_allow_that_does_not_reach_every_id_is_refused(allow: np.ndarray) -> None:
+    index = PitchIndex.build(np.eye(3, dtype=np.float32), np.full(3, 60.0), encoder=ENCODER)
+    with pytest.raises(InputError, match=r"allow must be bool, one for each id from 0 to 2"):
+        index.query(np.eye(3, dtype=np.float32)[0], pitch=60, window=1, k=1, allow=allow)
 
 
 @settings(deadline=None, max_examples=30)
@@ -83,7 +178,7 @@ def test_every_answer_is_what_brute_force_finds_behind_the_gate(
 def test_a_loaded_index_answers_as_the_saved_one(
     tmp_path_factory: pytest.TempPathFactory,
     library: tuple[np.ndarray, np.ndarray, np.ndarray],
-    query: dict[str, object],
+    query: dict[str, Any],
     seed: int,
 ) -> None:
     vectors, pitches, ids = library
@@ -92,7 +187,7 @@ def test_a_loaded_index_answers_as_the_saved_one(
     index.save(folder)
     loaded = PitchIndex.load(folder, encoder=ENCODER)
     vector = unit(np.random.default_rng(seed), 1, vectors.shape[1])[0]
-    before, after = index.query(vector, **query), loaded.query(vector, **query)  # type: ignore[arg-type]
+    before, after = index.query(vector, **query), loaded.query(vector, **query)
     assert np.array_equal(before.ids, after.ids)
     assert np.array_equal(before.distances, after.distances)
     assert (len(loaded), loaded.semitones, loaded.dimension) == (len(index), index.semitones, index.dimension)
@@ -207,7 +302,7 @@ def test_missing_files_are_named(saved: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format 2"),
+        ({"format": 3}, "format 3"),
         ({"metric": "l2"}, "metric l2"),
         ({"count": 39}, "cannot be read"),
         ({"dimension": 5}, "cannot be read"),
@@ -232,22 +327,51 @@ def test_a_foreign_sidecar_is_refused(saved: Path, content: bytes) -> None:
         PitchIndex.load(saved)
 
 
-def test_a_foreign_faiss_index_is_refused(saved: Path) -> None:
-    """A data file whose hash is right, but that holds another kind of Faiss index."""
-    import hashlib
-
-    content = read_sidecar(saved)
-    blob = faiss.serialize_index(faiss.IndexFlatL2(6)).tobytes()
-    ids = np.arange(content["count"], dtype="<i8").tobytes()
-    data_file(saved).write_bytes(ids + blob)
-    content |= {
-        "sha256": hashlib.sha256(ids + blob).hexdigest(),
-        "bytes": len(ids + blob),
-        "partitions": [{"semitone": 60, "count": content["count"], "offset": len(ids), "bytes": len(blob)}],
+def write_format_1(folder: Path, index: faiss.Index, ids: np.ndarray, count: int) -> None:
+    """One partition, semitone 60, as the first format kept it: ids, then a serialized Faiss index."""
+    blob = faiss.serialize_index(index).tobytes()
+    content = ids.astype("<i8").tobytes() + blob
+    digest = hashlib.sha256(content).hexdigest()
+    folder.mkdir()
+    (folder / f"vectors-{digest[:12]}.bin").write_bytes(content)
+    partition = {"semitone": 60, "count": count, "offset": len(content) - len(blob), "bytes": len(blob)}
+    sidecar = {
+        "format": 1,
+        "file": f"vectors-{digest[:12]}.bin",
+        "sha256": digest,
+        "bytes": len(content),
+        "metric": "cosine",
+        "dimension": index.d,
+        "count": len(ids),
+        "encoder": ENCODER,
+        "partitions": [partition],
     }
-    (saved / SIDECAR).write_text(json.dumps(content))
-    with pytest.raises(BundleError, match="IndexFlatL2"):
-        PitchIndex.load(saved)
+    (folder / SIDECAR).write_text(json.dumps(sidecar))
+
+
+def test_an_index_of_the_first_format_is_read(tmp_path: Path) -> None:
+    vectors = unit(np.random.default_rng(1), 5, 6)
+    flat = faiss.IndexFlatIP(6)
+    flat.add(vectors)
+    write_format_1(tmp_path / "old", flat, np.array([4, 2, 9, 0, 1]), 5)
+    index = PitchIndex.load(tmp_path / "old", encoder=ENCODER)
+    assert index.query(vectors[2], pitch=60, window=0, k=1).ids.tolist() == [9]
+    assert index.semitones == (60,)
+    index.save(tmp_path / "new")
+    assert read_sidecar(tmp_path / "new")["format"] == 2
+
+
+@pytest.mark.parametrize(
+    ("index", "count", "message"),
+    [(faiss.IndexFlatL2(6), 0, "IndexFlatL2"), (faiss.IndexFlatIP(6), 1, "holds 0 vectors of 6")],
+)
+def test_a_foreign_faiss_index_is_refused(
+    tmp_path: Path, index: faiss.Index, count: int, message: str
+) -> None:
+    """A data file whose hash is right, but that holds another Faiss index."""
+    write_format_1(tmp_path / "old", index, np.arange(count), count)
+    with pytest.raises(BundleError, match=message):
+        PitchIndex.load(tmp_path / "old")
 
 
 def test_an_index_of_another_encoder_is_refused(saved: Path) -> None:
@@ -270,7 +394,7 @@ def test_an_interrupted_save_leaves_the_former_index(saved: Path, monkeypatch: p
             raise OSError("disk full")
         return atomic_write(path)
 
-    monkeypatch.setattr("timbrel.library.index.atomic_write", fails_at_the_sidecar)
+    monkeypatch.setattr("timbrel.library.index_files.atomic_write", fails_at_the_sidecar)
     another = PitchIndex.build(unit(np.random.default_rng(7), 3, 6), np.full(3, 60.0), encoder=ENCODER)
     with pytest.raises(OSError, match="disk full"):
         another.save(saved)

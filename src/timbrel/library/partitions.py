@@ -1,0 +1,129 @@
+"""Vectors filed by the semitone that sounds, each semitone one contiguous block of rows.
+
+So a gate is a few slices: what lies outside it is never looked at, and cannot come back. Every distance that a
+search answers with is computed here, from the full vectors and row by row, whatever chose the candidates: equal
+vectors have equal distances, however the library is laid out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+
+from timbrel.errors import DataError
+
+# Vectors must be l2-normalised: then the inner product is the cosine. Half-precision encoders stay within
+# this.
+NORM_TOLERANCE = 1e-2
+# How far the products of a blocked scan may lie from those computed row by row: float32 sums of a few thousand
+# terms whose squares add up to one.
+ROUNDING = 1e-5
+_products_by_row: Any = faiss.fvec_inner_products_by_idx  # type: ignore[attr-defined]  # not in its stub
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Rows ``start`` to ``stop`` sound at ``semitone`` (``None``: they have no pitch)."""
+
+    semitone: int | None
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The vectors, float32 [n, d], in partition order: semitones ascending, what has no pitch last.
+
+    ``ids`` int64 [n]; ``partitions`` cover all rows, in order.
+    """
+
+    vectors: np.ndarray
+    ids: np.ndarray
+    partitions: tuple[Partition, ...]
+
+    @property
+    def dimension(self) -> int:
+        return int(self.vectors.shape[1])
+
+    @property
+    def semitones(self) -> np.ndarray:
+        """Of every row, float64 [n]; NaN where nothing has a pitch."""
+        kept = [math.nan if part.semitone is None else float(part.semitone) for part in self.partitions]
+        return np.repeat(kept, [len(part) for part in self.partitions])
+
+    def products(self, vector: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Inner products of ``vector`` float32 [d] with the given rows, int64 [m] -> float32 [m]."""
+        found = np.empty(len(rows), dtype=np.float32)
+        _products_by_row(
+            faiss.swig_ptr(found),
+            faiss.swig_ptr(vector),
+            faiss.swig_ptr(self.vectors),
+            faiss.swig_ptr(rows),
+            self.vectors.shape[1],
+            1,
+            len(rows),
+        )
+        return found
+
+    def nearest(self, vector: np.ndarray, slices: Sequence[tuple[int, int]], k: int) -> np.ndarray:
+        """The rows of the ``k`` largest inner products within ``slices``, in no order, int64. Rows as near as
+        the last of them are all there, so more than ``k`` may come.
+        """
+        similar = [self.vectors[start:stop] @ vector for start, stop in slices]
+        rows = [
+            np.flatnonzero(each >= floor) + start
+            for each, (start, _), floor in zip(similar, slices, _floors(similar, k), strict=True)
+        ]
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+
+def _floors(similar: Sequence[np.ndarray], k: int) -> Sequence[float]:
+    """For each slice the product below which nothing can be among the ``k`` nearest of all."""
+    everything = similar[0] if len(similar) == 1 else np.concatenate(similar)
+    if k >= len(everything):
+        return [-math.inf] * len(similar)
+    return [float(np.partition(everything, len(everything) - k)[-k]) - ROUNDING] * len(similar)
+
+
+def file_by_pitch(vectors: np.ndarray, f0_midi: np.ndarray, ids: np.ndarray | None = None) -> Store:
+    """File ``vectors`` float32 [n, d], l2-normalised, under ``f0_midi`` float [n] (NaN: no pitch).
+
+    ``ids`` int64 [n] are the caller's own, unique and not negative; by default the row numbers.
+
+    Raises:
+        DataError: wrong dtype or shape, values that are not finite, vectors not normalised, ids not unique.
+    """
+    if vectors.ndim != 2 or vectors.dtype != np.float32 or 0 in vectors.shape:
+        raise DataError(f"index vectors must be float32 [n, d], not {vectors.dtype} {list(vectors.shape)}")
+    count = len(vectors)
+    keys = np.arange(count, dtype=np.int64) if ids is None else np.asarray(ids)
+    if keys.shape != (count,) or keys.dtype != np.int64:
+        raise DataError(f"index ids must be int64 [{count}], not {keys.dtype} {list(keys.shape)}")
+    if keys.min() < 0 or len(np.unique(keys)) != count:
+        raise DataError("index ids must be unique and not negative")
+    pitches = np.asarray(f0_midi, dtype=np.float64)
+    if pitches.shape != (count,) or np.isinf(pitches).any():
+        raise DataError(f"f0_midi must hold {count} finite numbers (or NaN where nothing has a pitch)")
+    if not np.isfinite(vectors).all():
+        raise DataError("index vectors must be finite")
+    worst = float(np.abs(np.linalg.norm(vectors, axis=1) - 1).max())
+    if worst > NORM_TOLERANCE:
+        raise DataError(f"index vectors must be l2-normalised; one's length is off by {worst:.3g}")
+
+    filed = np.where(np.isnan(pitches), np.inf, np.floor(pitches + 0.5))  # ``semitone`` of them all
+    order = np.lexsort((keys, filed))
+    held, counts = np.unique(filed, return_counts=True)
+    stops = np.cumsum(counts)
+    partitions = tuple(
+        Partition(None if math.isinf(key) else int(key), int(stop - size), int(stop))
+        for key, size, stop in zip(held, counts, stops, strict=True)
+    )
+    return Store(np.ascontiguousarray(vectors[order]), keys[order], partitions)
