@@ -57,7 +57,7 @@ def test_a_sound_finds_its_patch_at_another_level_after_silence(engine: Engine, 
 
 
 def test_a_pitched_query_is_compared_with_renders_near_its_pitch(engine: Engine) -> None:
-    result = engine.search(sound(66, 0.2, 0.0), k=13)
+    result = engine.search(sound(66, 0.2, 0.0), k=13, fold=False)
     assert result.query.gate.decision == "pitched"
     assert result.query.midi == pytest.approx(66, abs=0.1)
     assert result.query.f0_hz == pytest.approx(369.99, rel=0.01)
@@ -68,7 +68,7 @@ def test_a_pitched_query_is_compared_with_renders_near_its_pitch(engine: Engine)
 
 
 def test_between_renders_the_window_widens_and_says_so(engine: Engine) -> None:
-    result = engine.search(sound(63.0, 0.2, 0.6), k=13)
+    result = engine.search(sound(63.0, 0.2, 0.6), k=13, fold=False)
     assert result.query.gate.reason.endswith(
         "searched within ±3 semitones, widened from ±1 to reach most patches"
     )
@@ -77,7 +77,7 @@ def test_between_renders_the_window_widens_and_says_so(engine: Engine) -> None:
 
 
 def test_off_compares_with_every_render(engine: Engine) -> None:
-    result = engine.search(sound(66, 0.2, 0.0), k=100, gate="off")
+    result = engine.search(sound(66, 0.2, 0.0), k=100, gate="off", fold=False)
     assert result.query.gate.decision == "off"
     assert result.query.midi == pytest.approx(66, abs=0.1)  # still told
     assert {hit.patch_id for hit in result.hits} == {patch.patch_id for patch in engine.bundle.patches}

@@ -27,7 +27,7 @@ from timbrel.notes import dx7
 FILES = (
     "models/timbre_encoder.onnx", "models/codec_encoder.onnx", "models/codec_decoder.onnx",
     "models/map_encoder.onnx", "models/generator.onnx", "library/patches.csv", "library/renders.csv",
-    "library/stage2.npy", "library/previews.zip", "index/index.json",
+    "library/stage2.npy", "library/folds.npy", "library/previews.zip", "index/index.json",
 )  # fmt: skip
 
 

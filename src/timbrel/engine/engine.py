@@ -1,6 +1,6 @@
 """The engine: search, locate, synthesize, instrument and embed over one bundle. Synchronous and thread-safe.
 
-    audio ─► F0 ─► gate ─► clip ─► timbre encoder ─► index (pitch ± window) ─► exact style order ─► hits
+    audio, patch or vectors ─► F0 ─► gate ─► timbre encoder ─► index (pitch ± window) ─► exact style order ─► hits
     audio ─► F0 ─► gate ─► note as trained on ─► codec encoder ─► map encoder ─► refine ─► place on the map
     place, pitch, velocity, seconds ─► generator ─► codec decoder ─► length ─► phase ─► level ─► audio
 
@@ -24,14 +24,17 @@ from timbrel.audio import Audio
 from timbrel.codec import phase, spectrum
 from timbrel.codec.runtime import ENCODER, codec_of
 from timbrel.encoders import frontend
-from timbrel.engine import placing, refinement
+from timbrel.engine import asking, placing, refinement
+from timbrel.engine.arguments import number, whole
+from timbrel.engine.asking import Asked, Like, Question, Vectors
 from timbrel.engine.finish import finished
 from timbrel.engine.models import Models
-from timbrel.engine.results import Hit, Instrument, Location, Neighbour, Query, SearchResult
+from timbrel.engine.results import Instrument, Location, Neighbour, Query, SearchResult
+from timbrel.engine.search import Search, Terms
 from timbrel.errors import InputError, UnsuitableQuery
-from timbrel.library import two_stage, vectors
+from timbrel.library import vectors
 from timbrel.library.bundle import Bundle
-from timbrel.library.coverage import Coverage
+from timbrel.library.filters import Filters
 from timbrel.pgesam import duration
 from timbrel.pitch import gate as gates
 from timbrel.pitch.estimate import estimate
@@ -39,7 +42,6 @@ from timbrel.pitch.gate import Decision, GateDecision, Mode
 
 SAMPLE_RATE = spectrum.SAMPLE_RATE
 NOTE_FRAMES = 300
-MAX_HITS = 100
 DEFAULT_VELOCITY, HIGHEST_VELOCITY = 100, 127
 NEAREST = 10
 # Notes decoded in one call: a model server takes up to 16 (model_repository/codec_decoder).
@@ -62,44 +64,48 @@ class Engine:
         self.models = models
         self._codec = codec_of(models, bundle.manifest.models[ENCODER].inputs)
         self._observe = observe
-        self._coverage = Coverage(bundle.renders, bundle.patch_of)
+        self._search = Search(bundle, self._timed)
 
     def search(
-        self, audio: Audio, *, k: int = 10, gate: str = "auto", pitch: float | None = None
+        self,
+        asked: Asked,
+        *,
+        k: int = 10,
+        offset: int = 0,
+        gate: str = Mode.AUTO,
+        pitch: float | None = None,
+        octaves: bool = False,
+        families: Sequence[str] = (),
+        banks: Sequence[str] = (),
+        min_confidence: float = 0.0,
+        fold: bool = True,
     ) -> SearchResult:
-        """The ``k`` patches (1-100) that sound most like the recording, each by its best render.
+        """The patches that sound most like what is asked with, each by its best render: ``k`` (1-100) of them,
+        after the first ``offset``.
 
-        ``gate``: "auto" compares with renders near the measured pitch where there is one, and says what it
-        did; "require" refuses anything else; "off" compares with all renders. ``pitch`` (MIDI) replaces the
-        measured one.
+        Args:
+            asked: a recording; up to eight recordings of one sound (the mean of their vectors, at the median of
+                their pitches where these agree within the library's window); a patch of the library (``Like``,
+                which is left out of the answer); or ``Vectors``.
+            gate: "auto" compares with renders near the pitch where there is one, and says what it did; "require"
+                refuses anything else; "off" compares with all renders.
+            pitch: MIDI; replaces the measured one, is that of the vectors, or chooses among a patch's renders.
+            octaves: renders an octave or more from the pitch are as near as those at it.
+            families, banks: only patches of these, where any are named.
+            min_confidence: only renders whose pitch is at least so sure, 0-1.
+            fold: patches that are the same sound are one hit, the others in its ``also``.
 
         Raises:
-            InputError: an argument out of range.
-            UnsuitableQuery: ``gate`` is "require" and the recording has no pitch to hold the search to.
+            InputError: an argument out of range, an unknown family or bank, vectors of another encoder.
+            NotFound: there is no such patch.
+            UnsuitableQuery: ``gate`` is "require" and there is no pitch to hold the search to.
             Unavailable: a model does not answer.
         """
-        k = _whole("k", k, 1, MAX_HITS)
+        filters = Filters(families=tuple(families), banks=tuple(banks), min_confidence=min_confidence)
+        terms = Terms(k=k, offset=offset, octaves=octaves, filters=filters, fold=fold)
         if pitch is not None:
-            pitch = _number("pitch", pitch, 0, 127, "a MIDI number")
-        query, audible = self._judge(audio, gate, pitch)
-        if gate == Mode.REQUIRE:
-            gates.require(query.gate)
-        if not audible:
-            return SearchResult(query=query, hits=())
-        stage1, stage2 = self.embed(audio)
-        search = self.bundle.manifest.search
-        midi, window = query.gate.midi, 0
-        with self._timed("index"):
-            if midi is not None:
-                window = self._coverage.window(midi, least=search.window_semitones, patches=k)
-            found = self.bundle.index.query(stage1, pitch=midi, window=window, k=search.candidates)
-        with self._timed("stage2"):
-            matches = two_stage.order(
-                found, query=stage2, stage2=self.bundle.stage2, patch_of=self.bundle.patch_of, k=k,
-                scales=self.bundle.scales,
-            )  # fmt: skip
-        decision = replace(query.gate, reason=self._explain(query.gate, window))
-        return SearchResult(query=replace(query, gate=decision), hits=tuple(map(self._hit, matches)))
+            pitch = number("pitch", pitch, 0, 127, "a MIDI number")
+        return self._search.answer(self._question(asked, gates.parse(gate), pitch), terms)
 
     def embed(self, audio: Audio) -> tuple[np.ndarray, np.ndarray]:
         """The recording's stage-1 vector float32 [d1] and stage-2 vector float32 [d2], both l2-normalised."""
@@ -169,9 +175,9 @@ class Engine:
         """
         x, y = self._place(x, y)
         limits = self.bundle.manifest.map
-        key = _whole("pitch", pitch, limits.pitch_low, limits.pitch_high)
-        struck = _whole("velocity", velocity, 1, HIGHEST_VELOCITY)
-        seconds = _number("seconds", seconds, SHORTEST_SECONDS, LONGEST_SECONDS, "a length")
+        key = whole("pitch", pitch, limits.pitch_low, limits.pitch_high)
+        struck = whole("velocity", velocity, 1, HIGHEST_VELOCITY)
+        seconds = number("seconds", seconds, SHORTEST_SECONDS, LONGEST_SECONDS, "a length")
         (embedding,) = self._generate(x, y, [key], struck)
         return self._decode(embedding, seconds, struck)
 
@@ -193,7 +199,7 @@ class Engine:
             Unavailable: a model does not answer.
         """
         x, y = self._place(x, y)
-        seconds = _number("seconds", seconds, SHORTEST_SECONDS, LONGEST_SECONDS, "a length")
+        seconds = number("seconds", seconds, SHORTEST_SECONDS, LONGEST_SECONDS, "a length")
         limits = self.bundle.manifest.map
         keys = range(limits.pitch_low, limits.pitch_high + 1)
         notes = []
@@ -211,8 +217,8 @@ class Engine:
     def _place(self, x: float, y: float) -> tuple[float, float]:
         """The place as floats, or an InputError when it lies beyond the map."""
         radius = self.bundle.manifest.map.radius
-        x = _number("x", x, -radius, radius, "a coordinate of the map")
-        y = _number("y", y, -radius, radius, "a coordinate of the map")
+        x = number("x", x, -radius, radius, "a coordinate of the map")
+        y = number("y", y, -radius, radius, "a coordinate of the map")
         if math.hypot(x, y) > radius + 1e-9:
             raise InputError(
                 f"({x:g}, {y:g}) lies beyond the map; choose x and y with x² + y² at most {radius:g}²"
@@ -258,6 +264,26 @@ class Engine:
             samples = finished(phase.reconstruct(log_magnitude, known=known))
         return Audio(samples * _velocity_gain(velocity), SAMPLE_RATE)
 
+    def _question(self, asked: Asked, mode: Mode, pitch: float | None) -> Question:
+        if isinstance(asked, Like):
+            return asking.of_patch(self.bundle, asked, mode=mode, pitch=pitch)
+        if isinstance(asked, Vectors):
+            return asking.of_vectors(
+                self.bundle,
+                asked,
+                mode=mode,
+                pitch=pitch,
+                lowest=self._search.lowest,
+                highest=self._search.highest,
+            )
+        return asking.of_recordings(
+            (asked,) if isinstance(asked, Audio) else asked,
+            lambda recording: self._judge(recording, mode, pitch),
+            self.embed,
+            mode=mode,
+            window=self.bundle.manifest.search.window_semitones,
+        )
+
     def _judge(self, audio: Audio, mode: str, pitch: float | None) -> tuple[Query, bool]:
         """Measure the pitch, ask the gate; and whether there is anything to hear at all."""
         with self._timed("f0"):
@@ -268,8 +294,8 @@ class Engine:
                 audio.samples,
                 audio.sample_rate,
                 measured,
-                lowest=self._coverage.lowest,
-                highest=self._coverage.highest,
+                lowest=self._search.lowest,
+                highest=self._search.highest,
             )
             decision = decide(mode=mode, override=pitch)
             if decision.decision is Decision.OFF:
@@ -288,16 +314,6 @@ class Engine:
         """The encoder's clip, float32 [72000], from the recording's onset."""
         return frontend.clip(audio_edge.resample(audio, SAMPLE_RATE).samples)
 
-    def _explain(self, decision: GateDecision, window: int) -> str:
-        """The gate's reason, and what the search did with it."""
-        if decision.decision is Decision.OFF:
-            return decision.reason
-        if decision.midi is None:
-            return f"{decision.reason}; all pitches were searched"
-        least = self.bundle.manifest.search.window_semitones
-        widened = f", widened from ±{least} to reach most patches" if window > least else ""
-        return f"{decision.reason}; searched within ±{window} semitones{widened}"
-
     def _on_the_map(self, query: Query) -> GateDecision:
         """The gate's decision against the pitches of the map rather than of the library."""
         limits = self.bundle.manifest.map
@@ -309,46 +325,12 @@ class Engine:
         )
         return GateDecision(Decision.OUT_OF_RANGE, reason, None, query.confidence)
 
-    def _hit(self, match: two_stage.Match) -> Hit:
-        render = self.bundle.renders[match.row]
-        patch = self.bundle.patch(render.patch_id)
-        return Hit(
-            patch_id=patch.patch_id,
-            name=patch.name,
-            family=patch.family,
-            bank=patch.bank,
-            pitch=None if math.isnan(render.f0_midi) else render.f0_midi,
-            stage1_distance=match.stage1_distance,
-            stage2_distance=match.stage2_distance,
-            distance=match.distance,
-            x=patch.x,
-            y=patch.y,
-        )
-
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         """Tell ``observe`` how long a stage took, if it succeeded."""
         started = time.perf_counter()
         yield
         self._observe(stage, time.perf_counter() - started)
-
-
-def _number(name: str, value: object, low: float, high: float, what: str) -> float:
-    """``value`` as a float within low..high, or an InputError that says what is wanted."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise InputError(f"{name} is {what} from {low:g} to {high:g}, not {value!r}")
-    number = float(value)
-    if not low <= number <= high:  # false for NaN, too
-        raise InputError(f"{name} is {what} from {low:g} to {high:g}, not {number:g}")
-    return number
-
-
-def _whole(name: str, value: object, low: int, high: int) -> int:
-    """``value`` as an int within low..high, or an InputError."""
-    number = _number(name, value, low, high, "a whole number")
-    if number != int(number):
-        raise InputError(f"{name} is a whole number from {low} to {high}, not {number:g}")
-    return int(number)
 
 
 def _velocity_gain(velocity: int) -> np.float32:

@@ -10,7 +10,9 @@ from timbrel.pitch.gate import GateDecision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What was heard. ``f0_hz`` and ``midi`` are None when no pitch was found; ``confidence`` is 0-1."""
+    """What was asked with. ``f0_hz`` and ``midi`` are None when no pitch was found, or recordings do not agree on
+    one; ``confidence`` is 0-1, the least of several recordings.
+    """
 
     f0_hz: float | None
     midi: float | None
@@ -25,6 +27,7 @@ class Hit:
     Distances of stages are 1 − cosine: 0 equal, 1 unrelated, 2 opposite. ``distance`` is what orders the hits: that of
     stage 2, measured by how near the render's own neighbours are (``library.hubness``). ``x``, ``y``: the patch's
     place on the timbre map.
+    ``also``: patches that are the same sound, of those that the filters leave; see ``library.folding``.
     """
 
     patch_id: str
@@ -37,14 +40,20 @@ class Hit:
     distance: float
     x: float
     y: float
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """Hits, nearest first. None when the gate says silent or too short: there was nothing to compare."""
+    """Hits, nearest first. None when the gate says silent or too short: there was nothing to compare.
+
+    ``total`` hits could be had by paging (up to ``search.MAX_DEPTH``); these begin after the first ``offset``.
+    """
 
     query: Query
     hits: tuple[Hit, ...]
+    total: int
+    offset: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@
     index/scales.npy                    float32 [renders]: what stage-2 distances are divided by; may be absent
     library/patches.csv, renders.csv    tables; the patches' places on the map
     library/stage2.npy                  float16 [renders, d2]
+    library/folds.npy                   int32 [patches]: the leader of each patch's near-duplicates
     library/previews.zip                one MP3 per patch
     MODEL_CARD.md                       data, sizes, figures, limits, licences: for people
 
@@ -26,7 +27,7 @@ import numpy as np
 
 from timbrel.errors import BundleError, NotFound
 from timbrel.files import atomic_write, sha256_of
-from timbrel.library import hubness
+from timbrel.library import folding, hubness
 from timbrel.library import manifest as manifests
 from timbrel.library.index import PitchIndex
 from timbrel.library.manifest import DataSource, Manifest, ModelEntry, Provenance, SearchEntry
@@ -70,6 +71,10 @@ class Bundle:
         self.scales = hubness.load_scales(folder / library.index, len(self.renders))
         self._previews = Previews(folder / library.previews)
         self._check()
+        # Number of each patch's leader among its near-duplicates, mostly itself: int32 [patches].
+        self.leader_of = self._leaders()
+        order = np.argsort(self.patch_of, kind="stable")
+        self._rows = np.split(order, np.cumsum(np.bincount(self.patch_of))[:-1])
 
     @classmethod
     def open(cls, folder: Path) -> Bundle:
@@ -109,6 +114,10 @@ class Bundle:
             return self.patches[self._number[patch_id]]
         except KeyError:
             raise NotFound(f"there is no patch {patch_id!r}; take a patch_id from a search") from None
+
+    def rows_of(self, patch_id: str) -> np.ndarray:
+        """The rows of a patch's renders, int [renders of it], ascending. Raises NotFound."""
+        return self._rows[self._number[self.patch(patch_id).patch_id]]
 
     def patch_file(self, patch_id: str) -> PatchFile:
         """The patch as a file for the instrument that plays it. Raises NotFound."""
@@ -150,6 +159,22 @@ class Bundle:
             )
         if self._previews.patch_ids != self._number.keys():
             raise BundleError("the previews are not those of the patches; build the bundle again")
+
+    def _leaders(self) -> np.ndarray:
+        library = self.manifest.library
+        if library.folds is None:
+            distance = self.manifest.search.fold_distance
+            return folding.leaders(
+                self.patches, self.renders, patch_of=self.patch_of, index=self.index, stage2=self.stage2,
+                distance=distance,
+            )  # fmt: skip
+        folds: np.ndarray = np.load(self.folder / library.folds, allow_pickle=False)
+        numbers = np.arange(len(self.patches))
+        if folds.shape != numbers.shape or folds.dtype != np.int32 or not np.isin(folds, numbers).all():
+            raise BundleError("the bundle's folds are not int32 [patches]; build it again")
+        if not np.array_equal(folds[folds], folds):
+            raise BundleError("the bundle's folds name a leader that follows another; build it again")
+        return folds
 
     @classmethod
     def build(
@@ -229,10 +254,10 @@ class Bundle:
                 data=tuple(data),
                 provenance=provenance,
             )
-            manifest = replace(manifest, id=manifest.content_id())
-            with atomic_write(part / manifests.FILE_NAME) as handle:
-                handle.write(manifest.to_json())
-            cls.open(part).close()
+            _write_manifest(part, manifest)
+            opened = cls.open(part)
+            _write_manifest(part, _with_folds(part, manifest, opened.leader_of))
+            opened.close()
             if folder.exists():
                 os.replace(folder, Path(temporary) / "former")
             os.replace(part, folder)
@@ -259,6 +284,20 @@ def _lay_out(
         name: manifests.FileEntry(sha256=sha256_of(part / name), bytes=(part / name).stat().st_size)
         for name in sorted([*sources, *documents])
     }
+
+
+def _write_manifest(part: Path, manifest: Manifest) -> None:
+    with atomic_write(part / manifests.FILE_NAME) as handle:
+        handle.write(replace(manifest, id=manifest.content_id()).to_json())
+
+
+def _with_folds(part: Path, manifest: Manifest, leader_of: np.ndarray) -> Manifest:
+    """Keep the groups of near-duplicates, worked out once, with the bundle in ``part``."""
+    name = "library/folds.npy"
+    np.save(part / name, leader_of, allow_pickle=False)
+    entry = manifests.FileEntry(sha256=sha256_of(part / name), bytes=(part / name).stat().st_size)
+    files = dict(sorted({**manifest.files, name: entry}.items()))
+    return replace(manifest, files=files, library=replace(manifest.library, folds=name))
 
 
 def _model_file(name: str) -> str:

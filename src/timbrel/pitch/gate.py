@@ -4,13 +4,15 @@
 
 in this order. Only a pitched or overridden query is compared with renders near its pitch; every other one
 carries a reason, and is refused when the caller said ``require``. Chords are not told apart from tones: the
-estimate either finds one pitch in them or none.
+estimate either finds one pitch in them or none. Several recordings at once are held to the median of their
+pitches where these agree; else they are mixed, and held to none.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -42,6 +44,7 @@ class Decision(StrEnum):
     TOO_SHORT = "too_short"
     OUT_OF_RANGE = "out_of_range"
     OVERRIDDEN = "overridden"
+    MIXED = "mixed"
     OFF = "off"
 
 
@@ -80,31 +83,70 @@ def decide(
 
     Raises InputError for a mode that does not exist and for an override that is no MIDI number.
     """
-    try:
-        mode = Mode(mode)
-    except ValueError:
-        raise InputError(f"gate is one of auto, require, off, not {str(mode)!r}") from None
     if override is not None and not 0.0 <= override <= 127.0:
         raise InputError(f"pitch is a MIDI number from 0 to 127, not {override}")
-    if mode is Mode.OFF:
-        return GateDecision(
-            Decision.OFF, "the gate is off: all pitches were searched", None, estimate.confidence
-        )
+    if parse(mode) is Mode.OFF:
+        return opened(estimate.confidence)
     unusable = _unusable(audio, sample_rate)
     if unusable:
         return unusable
-    if override is None and not estimate.voiced:
+    if override is not None:
+        return held(float(override), lowest=lowest, highest=highest)
+    if not estimate.voiced:
         reason = f"no clear pitch ({estimate.voiced_share:.0%} of the sound is voiced)"
         return GateDecision(Decision.UNPITCHED, reason, None, estimate.confidence)
-    midi = estimate.midi if override is None else float(override)
-    confidence = estimate.confidence if override is None else 1.0
-    if not lowest - RANGE_MARGIN <= midi <= highest + RANGE_MARGIN:
-        reason = f"MIDI {midi:.1f} lies outside the library, which sounds from {lowest:.1f} to {highest:.1f}"
-        return GateDecision(Decision.OUT_OF_RANGE, reason, None, confidence)
-    if override is not None:
-        return GateDecision(Decision.OVERRIDDEN, f"held to MIDI {midi:.1f}, as asked", midi, confidence)
+    midi, confidence = estimate.midi, estimate.confidence
     reason = f"MIDI {midi:.1f} by {estimate.estimator}, confidence {confidence:.2f}"
-    return GateDecision(Decision.PITCHED, reason, midi, confidence)
+    decision = GateDecision(Decision.PITCHED, reason, midi, confidence)
+    return _within(decision, midi, lowest=lowest, highest=highest)
+
+
+def parse(mode: Mode | str) -> Mode:
+    """Raises InputError for a mode that does not exist."""
+    try:
+        return Mode(mode)
+    except ValueError:
+        raise InputError(f"gate is one of auto, require, off, not {str(mode)!r}") from None
+
+
+def opened(confidence: float) -> GateDecision:
+    """The decision about a query whose caller said ``off``."""
+    return GateDecision(Decision.OFF, "the gate is off: all pitches were searched", None, confidence)
+
+
+def held(midi: float, *, lowest: float, highest: float) -> GateDecision:
+    """The decision about a query whose pitch the caller named; out of range where the library has nothing."""
+    decision = GateDecision(Decision.OVERRIDDEN, f"held to MIDI {midi:.1f}, as asked", midi, 1.0)
+    return _within(decision, midi, lowest=lowest, highest=highest)
+
+
+def combine(decisions: Sequence[GateDecision], *, window: float) -> GateDecision:
+    """One decision about several recordings, two or more, each judged by ``decide``.
+
+    Those with no sound are left out. The others are held to the median of their pitches when each has one, and none
+    lies more than ``window`` semitones from it.
+    """
+    total = len(decisions)
+    mute = [number for number, decision in enumerate(decisions, start=1) if not decision.has_sound]
+    heard = [decision for decision in decisions if decision.has_sound]
+    if not heard:
+        return replace(decisions[0], reason=f"none of the {total} recordings sounds: {decisions[0].reason}")
+    left_out = f"; without recording {', '.join(map(str, mute))}, which has no sound" if mute else ""
+    confidence = min(decision.confidence for decision in heard)
+    pitches = [decision.midi for decision in heard if decision.midi is not None]
+    if len(heard) == 1 or heard[0].decision in (Decision.OFF, Decision.OVERRIDDEN):
+        return replace(heard[0], reason=heard[0].reason + left_out, confidence=confidence)
+    if not pitches:
+        reason = f"none of {total} recordings has a pitch to hold the search to: {heard[0].reason}{left_out}"
+        return GateDecision(heard[0].decision, reason, None, confidence)
+    median = float(np.median(pitches))
+    if len(pitches) == len(heard) and max(abs(pitch - median) for pitch in pitches) <= window:
+        spread = f"MIDI {min(pitches):.1f} to {max(pitches):.1f}"
+        reason = f"MIDI {median:.1f}, the median of {len(heard)} recordings ({spread}){left_out}"
+        return GateDecision(Decision.PITCHED, reason, median, confidence)
+    listed = ", ".join("none" if each.midi is None else f"{each.midi:.1f}" for each in heard)
+    reason = f"the recordings do not agree on a pitch within {window:g} semitones (MIDI {listed}){left_out}"
+    return GateDecision(Decision.MIXED, reason, None, confidence)
 
 
 def require(decision: GateDecision) -> None:
@@ -112,6 +154,14 @@ def require(decision: GateDecision) -> None:
     if not decision.conditions:
         advice = "send one clear note, name its pitch, or use gate=auto"
         raise UnsuitableQuery(f"{decision.decision.value}: {decision.reason}; {advice}")
+
+
+def _within(decision: GateDecision, midi: float, *, lowest: float, highest: float) -> GateDecision:
+    """The decision, unless its pitch lies where the library has nothing."""
+    if lowest - RANGE_MARGIN <= midi <= highest + RANGE_MARGIN:
+        return decision
+    reason = f"MIDI {midi:.1f} lies outside the library, which sounds from {lowest:.1f} to {highest:.1f}"
+    return GateDecision(Decision.OUT_OF_RANGE, reason, None, decision.confidence)
 
 
 def sounding_seconds(audio: np.ndarray, sample_rate: int) -> float:

@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from timbrel.errors import DataError
 from timbrel.library.build import MAP_PITCHES
 from timbrel.library.bundle import Bundle, ModelSource
@@ -69,7 +71,9 @@ def run(params: Params, root: Path, record: Record) -> None:
         pitches=MAP_PITCHES,
         velocities=range(described["velocities"][0], described["velocities"][1] + 1),
         search=SearchEntry(
-            candidates=params.library.candidates, window_semitones=params.library.window_semitones
+            candidates=params.library.candidates,
+            window_semitones=params.library.window_semitones,
+            fold_distance=params.library.fold_distance,
         ),
         data=data,
         documents={FILE_NAME: card},
@@ -81,6 +85,7 @@ def run(params: Params, root: Path, record: Record) -> None:
             "bytes": float(sum(sizes.values())),
             "patches": float(len(bundle.patches)),
             "renders": float(len(bundle.renders)),
+            "folded": float((bundle.leader_of != np.arange(len(bundle.patches))).sum()),
             "map_radius": bundle.manifest.map.radius,
         }
     )
