@@ -142,7 +142,17 @@ def _add(
             f0_confidence=math.nan if place is None else 0.7 if offset else 0.98,
         )  # fmt: skip
         writer.add(note, audio)
-    values = (patch_id, name, "spare" if offset else "tiny", family, engine, "library", offset, payload, digest)
+    values = (
+        patch_id,
+        name,
+        "spare" if offset else "tiny",
+        family,
+        engine,
+        "library",
+        offset,
+        payload,
+        digest,
+    )
     lines.append(dict(zip(COLUMNS, values, strict=True)))
 
 

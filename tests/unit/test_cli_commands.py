@@ -21,6 +21,7 @@ from timbrel.audio import read
 from timbrel.cli import main
 from timbrel.cli.shell import Progress, note_name, table
 from timbrel.errors import BundleError
+from timbrel.library.bundle import Bundle
 from timbrel.pitch.estimate import estimate
 from timbrel.serving import launcher
 from timbrel.settings import Settings
@@ -91,6 +92,49 @@ def test_search_saves_the_patch_files(clip: Path, tmp_path: Path) -> None:
         data = path.read_bytes()
         assert data[:2] == b"\xf0\x43"  # a system-exclusive message of Yamaha's
         assert data[-1] == 0xF7
+
+
+def test_search_turns_pages(clip: Path) -> None:
+    first = run("search", clip, "-k", 2)
+    assert first.stderr == "hits 1 to 2 of 12; --offset 2 for the next\n"
+    both = json.loads(run("search", clip, "-k", 4, "--json").stdout)
+    second = json.loads(run("search", clip, "-k", 2, "--offset", 2, "--json").stdout)
+    assert second["hits"] == both["hits"][2:]
+    assert (second["total"], second["offset"]) == (12, 2)
+    assert run("search", clip, "-k", 2, "--offset", 2).stdout.splitlines()[3].split()[0] == "3"
+    assert "There are 12 hits: --offset is at most 11." in run("search", clip, "--offset", 12).stdout
+
+
+def test_search_like_a_patch_with_its_near_duplicate(clip: Path) -> None:
+    bundle = Bundle.open(tiny_bundle_folder())
+    ids = {patch.name: patch.patch_id for patch in bundle.patches}
+    answer = json.loads(run("search", "--like", ids["Tone 1"], "--pitch", 66, "-k", 1, "--json").stdout)
+    assert (answer["hits"][0]["name"], answer["hits"][0]["also"]) == ("Tone 2", [ids["Tone 3"]])
+    assert answer["query"]["midi"] == 66.0
+    printed = run("search", "--like", ids["Tone 1"], "-k", 2)
+    assert printed.stdout.splitlines()[2].split()[-1] == "also"
+    assert printed.stdout.splitlines()[3].split()[-1] == ids["Tone 3"]
+    apart = run(
+        "search", "--like", ids["Tone 1"], "--no-fold", "--bank", "tiny", "--family", "flute", "--json"
+    )
+    assert [hit["name"] for hit in json.loads(apart.stdout)["hits"]] == ["Tone 3"]
+
+
+def test_search_by_vectors_and_by_two_recordings(clip: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.wav"
+    soundfile.write(other, tone(60.3, 0.2, 0.0), 24_000)
+    vectors = tmp_path / "vectors.npz"
+    assert run("embed", clip, other, "-o", vectors).exit_code == 0
+    one = json.loads(run("search", clip, "--pitch", 60, "--json").stdout)
+    same = json.loads(run("search", "--vectors", vectors, "--row", 0, "--pitch", 60, "--json").stdout)
+    assert [hit["patch_id"] for hit in same["hits"]] == [hit["patch_id"] for hit in one["hits"]]
+    distances = [hit["stage2_distance"] for hit in one["hits"]]
+    assert [hit["stage2_distance"] for hit in same["hits"]] == pytest.approx(distances, abs=1e-6)
+    both = run("search", clip, other, "-k", 1)
+    assert "median of 2 recordings (MIDI 60.0 to 60.3)" in both.stdout
+    assert "Tone 8" in both.stdout
+    assert "holds 2 recordings: choose one with --row 0 to 1" in failure(run("search", "--vectors", vectors))
+    assert "--row is 0 to 1" in failure(run("search", "--vectors", vectors, "--row", 2))
 
 
 def test_silence_has_no_hits(tmp_path: Path) -> None:
@@ -230,6 +274,16 @@ def test_embed_wants_an_existing_folder(clip: Path, tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (("search", "nowhere.wav"), "cannot open nowhere.wav: No such file"),
+        (("search",), "search with one of these: FILES, --like PATCH_ID, or --vectors NPZ"),
+        (("search", "{clip}", "--like", "dx7-1"), "search with one of these"),
+        (("search", "{clip}", "--row", 1), "give --vectors, too"),
+        (("search", "--like", "dx7-1"), "there is no patch 'dx7-1'"),
+        (("search", "--vectors", "nowhere.npz"), "cannot open nowhere.npz: No such file"),
+        (("search", "--vectors", "{clip}"), "holds no stage1 and stage2"),
+        (("search", "{clip}", "--family", "flutes"), "no family 'flutes': choose among flute, "),
+        (("search", "{clip}", "--bank", "x"), "no bank 'x': choose among spare, tiny"),
+        (("search", "{clip}", "--min-confidence", 2), "min_confidence is a confidence from 0 to 1, not 2"),
+        (("search", "{clip}", "--offset", 950, "-k", 51), "offset + k is at most 1000, not 1001"),
         (("search", "{clip}", "-k", 0), "from 1 to 100, not 0"),
         (("search", "{clip}", "--pitch", 200), "from 0 to 127, not 200"),
         (("search", "{clip}", "--bundle", "nowhere"), "manifest.json is missing"),

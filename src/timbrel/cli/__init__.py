@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import click
 
-from timbrel.cli.ask import locate, search, synthesize
+from timbrel.cli.ask import locate, synthesize
 from timbrel.cli.embed import embed
 from timbrel.cli.evaluate import evaluate
 from timbrel.cli.instrument import instrument
+from timbrel.cli.search import search
 from timbrel.cli.serve import serve
 from timbrel.cli.shell import Commands
 from timbrel.cli.weights import weights

@@ -25,6 +25,8 @@ from timbrel.serving import metrics
 # Beyond the file itself: boundaries, part headers and the other fields of a form.
 FORM_OVERHEAD_BYTES = 64 * 1024
 JSON_BYTES = 64 * 1024
+# A search by vectors: some thousands of numbers.
+VECTOR_BYTES = 1024 * 1024
 RETRY_AFTER_SECONDS = 2
 NO_ANSWER = "no_answer"
 """The outcome of a request whose client left before there was an answer."""
@@ -96,8 +98,9 @@ class ExchangeMiddleware:
         exchange = Exchange(endpoint_of(scope["path"]))
         token = _current.set(exchange)
         answer = _Answer(scope, send, exchange)
-        limit = self._limit(exchange.endpoint)
-        declared = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        limit = self._limit(exchange.endpoint, headers.get("content-type", ""))
+        declared = headers.get("content-length", "")
         try:
             if declared.isdigit() and int(declared) > limit:
                 note(_too_large(limit))
@@ -113,8 +116,10 @@ class ExchangeMiddleware:
             if not answer.started:
                 answer.start(NO_ANSWER)
 
-    def _limit(self, endpoint: str) -> int:
+    def _limit(self, endpoint: str, content_type: str) -> int:
         """Largest body of a request, in bytes."""
+        if endpoint == "search" and content_type.lower().startswith("application/json"):
+            return VECTOR_BYTES
         takes_audio = endpoint in ("search", "locate")
         return self._max_file_bytes + FORM_OVERHEAD_BYTES if takes_audio else JSON_BYTES
 
@@ -198,7 +203,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
 
 
 def _too_large(limit: int) -> Problem:
-    if limit == JSON_BYTES:
+    if limit in (JSON_BYTES, VECTOR_BYTES):
         return Problem(
             413, "body_too_large", f"the request body is larger than {limit // 1024} KiB: send less"
         )

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from timbrel.engine.asking import MAX_RECORDINGS
 from timbrel.library.bundle import Bundle
 from timbrel.serving.schemas import (
     ErrorAnswer,
@@ -19,6 +20,7 @@ from timbrel.serving.schemas import (
     LocateOptions,
     SearchAnswer,
     SearchOptions,
+    SearchRequest,
     SynthesizeRequest,
 )
 
@@ -44,12 +46,14 @@ def document(bundle: Bundle) -> dict[str, Any]:
         (SynthesizeRequest, "validation"),
         (InstrumentRequest, "validation"),
         (SearchOptions, "validation"),
+        (SearchRequest, "validation"),
         (LocateOptions, "validation"),
     ]
     _, definitions = models_json_schema(models, ref_template=_SCHEMAS)
     schemas = definitions["$defs"]
     _keep_to_the_map(schemas["SynthesizeRequest"], bundle, "a key and a length")
     _keep_to_the_map(schemas["InstrumentRequest"], bundle, "and how long each note is")
+    _describe_vectors(schemas["SearchRequest"], bundle)
     options, locating = schemas.pop("SearchOptions"), schemas.pop("LocateOptions")
     return {
         "openapi": "3.1.0",
@@ -61,7 +65,7 @@ def document(bundle: Bundle) -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "paths": {
-            "/search": {"post": _search(options)},
+            "/search": {"post": _search(options, bundle)},
             "/synthesize": {"post": _synthesize()},
             "/instrument": {"post": _instrument()},
             "/locate": {"post": _locate(locating)},
@@ -90,16 +94,52 @@ def _keep_to_the_map(schema: dict[str, Any], bundle: Bundle, more: str) -> None:
         )
 
 
-def _search(options: dict[str, Any]) -> dict[str, Any]:
-    recording = {"audio": {"type": "string", "contentMediaType": "application/octet-stream"}}
+def _describe_vectors(schema: dict[str, Any], bundle: Bundle) -> None:
+    sizes = {"stage1": bundle.index.dimension, "stage2": bundle.stage2.shape[1]}
+    for name, size in sizes.items():
+        schema["properties"][name] |= {"minItems": size, "maxItems": size}
+
+
+def _search(options: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
+    recordings = {
+        "type": "array",
+        "maxItems": MAX_RECORDINGS,
+        "items": {"type": "string", "contentMediaType": "application/octet-stream"},
+        "description": "A recording: WAV, FLAC, OGG, MP3 or AIFF. Repeat the field for several of one sound: the mean "
+        "of their vectors is searched with, at the median of their pitches where these agree.",
+    }
+    body = _form({"audio": recordings} | options["properties"], required=())
+    schema = {"$ref": _SCHEMAS.format(model="SearchRequest")}
+    body["content"]["application/json"] = {"schema": schema, "examples": _search_examples(bundle)}
     return _operation(
         "search",
-        "Which patches sound like this recording?",
-        _json("SearchAnswer"),
-        (400, 413, 422, 500, 503, 504),
-        requestBody=_form(recording | options["properties"]),
+        "Which patches sound like this?",
+        _json("SearchAnswer") | {"description": "The nearest patches, in pages."},
+        (400, 404, 413, 422, 500, 503, 504),
+        description="By one recording or by several of one sound (the form's field audio, repeated); by a patch of the "
+        "library (like); or by the vectors of `timbrel embed` (JSON). Near-duplicates are one hit.",
+        requestBody=body,
         parameters=_in_the_query(options),
     )
+
+
+def _search_examples(bundle: Bundle) -> dict[str, Any]:
+    """Bodies that this service answers, but for the vectors, which are cut short."""
+    patch = bundle.patches[0]
+    by_patch = {"like": patch.patch_id, "pitch": 60, "k": 5}
+    filtered = {
+        "like": patch.patch_id,
+        "family": [patch.family],
+        "bank": [patch.bank],
+        "octaves": True,
+        "offset": 10,
+    }
+    vectors = {"stage1": [0.12, -0.08], "stage2": [0.03, 0.01], "pitch": 60}
+    return {
+        "by a patch": {"summary": "What else sounds like this patch, near C4?", "value": by_patch},
+        "filtered, second page": {"summary": "In one family and bank, in any octave", "value": filtered},
+        "by vectors": {"summary": "Vectors of `timbrel embed` (cut short here)", "value": vectors},
+    }
 
 
 def _in_the_query(options: dict[str, Any]) -> list[dict[str, Any]]:
@@ -197,9 +237,11 @@ def _json(model: str) -> dict[str, Any]:
     return {"description": "The answer.", "content": {"application/json": {"schema": schema}}}
 
 
-def _form(properties: dict[str, Any]) -> dict[str, Any]:
+def _form(properties: dict[str, Any], required: tuple[str, ...] = ("audio",)) -> dict[str, Any]:
     fields = {name: _in_a_query(schema) for name, schema in properties.items()}
-    schema = {"type": "object", "properties": fields, "required": ["audio"], "additionalProperties": False}
+    schema = {"type": "object", "properties": fields, "additionalProperties": False}
+    if required:
+        schema["required"] = list(required)
     return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
 
 

@@ -12,10 +12,10 @@ from timbrel.engine.engine import (
     DEFAULT_VELOCITY,
     HIGHEST_VELOCITY,
     LONGEST_SECONDS,
-    MAX_HITS,
     SHORTEST_SECONDS,
 )
 from timbrel.engine.results import Hit, Location, Neighbour, Query, SearchResult
+from timbrel.engine.search import MAX_DEPTH, MAX_HITS
 from timbrel.pitch.gate import Decision
 
 Gate = Literal["auto", "require", "off"]
@@ -38,13 +38,40 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _truth_in_text(value: Any) -> Any:
+    """Form fields arrive as text; JSON's words for truth, and no others."""
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+def _one_or_several(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[list[Annotated[str, Field(max_length=200)]], BeforeValidator(_one_or_several)]
+Truth = Annotated[bool, BeforeValidator(_truth_in_text)]
+
+
 class SearchOptions(BaseModel):
-    """How to search. Sent as form fields beside the recording, or in the query string; the form wins."""
+    """How to search. Sent as form fields beside the recordings, or in the query string; the form wins."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
+    like: str | None = Field(
+        None,
+        max_length=200,
+        description="A patch_id, instead of recordings: which other patches sound like this one? The patch itself is "
+        "left out. Compared by its render nearest to `pitch`, else to the middle of the pitches it sounds at.",
+        json_schema_extra={"example": "dx7-9e2442ba67b3"},
+    )
     k: Annotated[int, BeforeValidator(_number_in_text)] = Field(
-        10, ge=1, le=MAX_HITS, description="How many patches to return."
+        10, ge=1, le=MAX_HITS, description="How many hits to return."
+    )
+    offset: Annotated[int, BeforeValidator(_number_in_text)] = Field(
+        0,
+        ge=0,
+        le=MAX_DEPTH - 1,
+        description="How many hits to pass over: pages of the same k follow one another without gap or repetition. "
+        f"offset + k is at most {MAX_DEPTH}.",
     )
     gate: Gate = Field(
         "auto",
@@ -52,13 +79,46 @@ class SearchOptions(BaseModel):
         "pitch can be measured (422); off: compare at all pitches.",
     )
     pitch: Annotated[float | None, BeforeValidator(_number_in_text)] = Field(
-        None, ge=0, le=127, description="MIDI pitch of the recording, instead of the measured one."
+        None,
+        ge=0,
+        le=127,
+        description="MIDI pitch of the recordings, instead of the measured one; the pitch near which to compare "
+        "vectors; with `like`, which of the patch's renders to compare by.",
+    )
+    octaves: Truth = Field(
+        False, description="Compare also with renders one or more octaves above and below the pitch."
+    )
+    family: Names = Field(
+        [],
+        description="Only patches of this family; repeat the field for several.",
+        json_schema_extra={"example": ["brass"]},
+    )
+    bank: Names = Field(
+        [],
+        description="Only patches of this bank; repeat the field for several.",
+        json_schema_extra={"example": ["timbrel-07.syx"]},
+    )
+    min_confidence: Annotated[float, BeforeValidator(_number_in_text)] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Only renders whose pitch was measured with at least this confidence; above 0, none without "
+        "a pitch.",
+    )
+    fold: Truth = Field(
+        True,
+        description="Patches that are the same sound are one hit, the others in its `also`; false: each by itself.",
     )
 
 
-def _truth_in_text(value: Any) -> Any:
-    """Form fields arrive as text; JSON's words for truth, and no others."""
-    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+class SearchRequest(SearchOptions):
+    """A search without a recording: `like` a patch of the library, or by the vectors of `timbrel embed`."""
+
+    stage1: list[float] | None = Field(
+        None,
+        description="Stage-1 vector of this bundle's encoder; its length does not matter. Needs stage2 as well.",
+    )
+    stage2: list[float] | None = Field(None, description="Stage-2 vector of the same sound.")
 
 
 class LocateOptions(BaseModel):
@@ -66,7 +126,7 @@ class LocateOptions(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    refine: Annotated[bool, BeforeValidator(_truth_in_text)] = Field(
+    refine: Truth = Field(
         True,
         description="Look around the place for the one whose note sounds most like the recording; "
         "false is faster, and less exact.",
@@ -113,16 +173,21 @@ class InstrumentRequest(BaseModel):
 
 
 class GateAnswer(BaseModel):
-    decision: Decision = Field(description="What the F0 gate made of the recording's pitch.")
-    reason: str = Field(description="Why, in one sentence.")
+    decision: Decision = Field(
+        description="What the F0 gate made of the recording's pitch; mixed: several recordings that do not agree."
+    )
+    reason: str = Field(description="Why, and what was searched, in one sentence.")
 
 
 class QueryAnswer(BaseModel):
-    """What was heard in the recording."""
+    """What was heard in the recording, or is known of the patch."""
 
-    f0_hz: float | None = Field(description="Fundamental frequency; null where none was found.")
+    f0_hz: float | None = Field(
+        description="Fundamental frequency; null where none was found. Of several recordings the median, null where "
+        "they do not agree."
+    )
     midi: float | None = Field(description="The same as a MIDI pitch.")
-    confidence: float = Field(ge=0, le=1)
+    confidence: float = Field(ge=0, le=1, description="How sure that is; of several recordings the least.")
     gate: GateAnswer
 
     @classmethod
@@ -148,7 +213,7 @@ class Links(BaseModel):
 
 
 class HitAnswer(BaseModel):
-    """A patch that sounds like the recording. Distances of stages are 1 - cosine: 0 equal, 1 unrelated."""
+    """A patch that sounds like what was asked with. Distances of stages are 1 - cosine: 0 equal, 1 unrelated."""
 
     patch_id: str
     name: str
@@ -164,6 +229,10 @@ class HitAnswer(BaseModel):
     )
     x: float = Field(description="The patch's place on the timbre map.")
     y: float
+    also: list[str] = Field(
+        description="Patches that are the same sound at every pitch they share, among those that the filters leave: "
+        "near-duplicates, folded into this hit."
+    )
     links: Links
 
     @classmethod
@@ -179,6 +248,7 @@ class HitAnswer(BaseModel):
             distance=hit.distance,
             x=hit.x,
             y=hit.y,
+            also=list(hit.also),
             links=Links.of(hit.patch_id),
         )
 
@@ -187,11 +257,20 @@ class SearchAnswer(BaseModel):
     """Hits, nearest first; none where the gate found nothing to hear."""
 
     query: QueryAnswer
+    total: int = Field(
+        description="How many hits the gate and the filters leave, over all pages; near-duplicates count once."
+    )
+    offset: int = Field(description="How many of them come before these.")
     hits: list[HitAnswer]
 
     @classmethod
     def of(cls, result: SearchResult) -> SearchAnswer:
-        return cls(query=QueryAnswer.of(result.query), hits=[HitAnswer.of(hit) for hit in result.hits])
+        return cls(
+            query=QueryAnswer.of(result.query),
+            total=result.total,
+            offset=result.offset,
+            hits=[HitAnswer.of(hit) for hit in result.hits],
+        )
 
 
 class NeighbourAnswer(BaseModel):

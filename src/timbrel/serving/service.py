@@ -21,15 +21,16 @@ from starlette.responses import Response
 from timbrel import audio as audio_edge
 from timbrel import settings as environment
 from timbrel.engine import sfz
+from timbrel.engine.asking import Asked, Like, Vectors
 from timbrel.engine.engine import DEFAULT_VELOCITY, Engine
-from timbrel.errors import TimbrelError, Unavailable
+from timbrel.errors import InputError, TimbrelError, Unavailable
 from timbrel.library.bundle import Bundle
 from timbrel.serving import metrics, pages
 from timbrel.serving.engines import model_source
 from timbrel.serving.exchange import ExchangeMiddleware, noting
 from timbrel.serving.processes import end_with_parent
 from timbrel.serving.requests import InstrumentInput, LocateInput, SearchInput, SynthesizeInput
-from timbrel.serving.schemas import Gate, LocateAnswer, SearchAnswer
+from timbrel.serving.schemas import LocateAnswer, SearchAnswer, SearchRequest
 from timbrel.serving.workshop import Workshop
 
 SETTINGS = environment.load()
@@ -103,14 +104,22 @@ class TimbrelService:
         _Served.bundle = self._bundle
 
     @bentoml.api(route="/search", input_spec=SearchInput)
-    async def search(
-        self, audio: Path, k: int = 10, gate: Gate = "auto", pitch: float | None = None
-    ) -> SearchAnswer:
-        """Which patches sound like this recording?"""
+    async def search(self, audio: list[Path], request: SearchRequest) -> SearchAnswer:
+        """Which patches sound like this?"""
 
         def work() -> SearchAnswer:
-            recording = audio_edge.read(audio, limits=SETTINGS.limits)
-            result = self._engine.search(recording, k=k, gate=gate, pitch=pitch)
+            result = self._engine.search(
+                _asked(audio, request),
+                k=request.k,
+                offset=request.offset,
+                gate=request.gate,
+                pitch=request.pitch,
+                octaves=request.octaves,
+                families=request.family,
+                banks=request.bank,
+                min_confidence=request.min_confidence,
+                fold=request.fold,
+            )
             metrics.gate_decided(result.query.gate.decision)
             return SearchAnswer.of(result)
 
@@ -180,6 +189,23 @@ class TimbrelService:
         except Unavailable:
             # Triton may come later; /readyz says no until then.
             logging.getLogger("timbrel").warning("the models do not answer yet")
+
+
+def _asked(audio: list[Path], request: SearchRequest) -> Asked:
+    """What a request searches with; a recording that cannot be read is named by its number."""
+    if request.like is not None:
+        return Like(request.like)
+    if request.stage1 is not None and request.stage2 is not None:
+        return Vectors(np.array(request.stage1), np.array(request.stage2))
+    recordings = []
+    for number, path in enumerate(audio, start=1):
+        try:
+            recordings.append(audio_edge.read(path, limits=SETTINGS.limits))
+        except InputError as error:
+            if len(audio) == 1:
+                raise
+            raise type(error)(f"recording {number}: {error.message}") from None
+    return recordings
 
 
 _service: Any = TimbrelService
