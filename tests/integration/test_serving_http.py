@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import socket
@@ -17,7 +18,13 @@ import soundfile
 from prometheus_client.parser import text_string_to_metric_families
 from support.recordings import encoded, note, wav_note
 from support.serving import Serving
+from support.tiny_bundle import tiny_bundle_folder
+from support.tiny_models import D1, D2, tone
 
+from timbrel.audio import Audio
+from timbrel.engine.engine import Engine
+from timbrel.engine.onnx_models import OnnxModels
+from timbrel.library.bundle import Bundle
 from timbrel.pitch.estimate import estimate
 
 
@@ -78,7 +85,8 @@ def test_every_format(http: httpx.Client, container: str, subtype: str, rate: in
 
 def test_a_hit_tells_everything_and_leads_to_its_patch(http: httpx.Client) -> None:
     answer = _search(http, wav_note()).json()
-    assert sorted(answer) == ["hits", "query"]
+    assert sorted(answer) == ["hits", "offset", "query", "total"]
+    assert (answer["total"], answer["offset"]) == (12, 0)
     assert sorted(answer["query"]) == ["confidence", "f0_hz", "gate", "midi"]
     assert 0 < answer["query"]["confidence"] <= 1
     hits = answer["hits"]
@@ -114,6 +122,98 @@ def test_options_count(http: httpx.Client) -> None:
     queried = http.post("/search?k=2&gate=require", files={"audio": ("clip", wav_note())}).json()
     assert len(queried["hits"]) == 2
     assert queried["query"]["gate"]["decision"] == "pitched"
+
+
+# --- search by a patch, by vectors, by several recordings; filters, pages, near-duplicates -----------------------
+
+
+@pytest.fixture(scope="module")
+def ids() -> dict[str, str]:
+    """Patch ids of the served bundle by name."""
+    with contextlib.closing(Bundle.open(tiny_bundle_folder())) as bundle:
+        return {patch.name: patch.patch_id for patch in bundle.patches}
+
+
+def test_search_like_a_patch(http: httpx.Client, ids: dict[str, str]) -> None:
+    like = {"like": ids["Tone 5"], "pitch": 66, "k": 3}
+    answer = http.post("/search", json=like)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["query"]["midi"] == 66.0
+    assert found["query"]["gate"]["reason"].startswith(
+        "MIDI 66.0, the render of Tone 5 nearest to MIDI 66.0;"
+    )
+    assert {hit["name"] for hit in found["hits"][:2]} == {"Tone 4", "Tone 6"}
+    assert found["total"] == 11, "all that sound there: without itself, and two of the same sound as one"
+    distances = [hit["stage1_distance"] for hit in found["hits"]]
+    assert all(0 < distance < 1 for distance in distances)
+    form = {name: (None, str(value)) for name, value in like.items()}
+    assert http.post("/search", files=form).json() == found
+    assert http.post("/search", params={"k": 3, "pitch": 66}, json={"like": ids["Tone 5"]}).json() == found
+
+
+def test_search_by_vectors(http: httpx.Client) -> None:
+    bundle = Bundle.open(tiny_bundle_folder())
+    models = OnnxModels({name: bundle.path(name) for name in bundle.manifest.models})
+    samples, rate = soundfile.read(io.BytesIO(wav_note()), dtype="float32", always_2d=True)
+    with contextlib.closing(Engine(bundle, models)) as engine:
+        stage1, stage2 = engine.embed(Audio(samples.mean(axis=1), rate))
+    body = {"stage1": stage1.tolist(), "stage2": stage2.tolist(), "pitch": 60}
+    found = http.post("/search", json=body)
+    assert found.status_code == 200, found.text
+    heard = _search(http, wav_note(), pitch="60").json()
+    assert found.json()["query"]["gate"]["decision"] == "overridden"
+    assert [hit["patch_id"] for hit in found.json()["hits"]] == [hit["patch_id"] for hit in heard["hits"]]
+    for ours, theirs in zip(found.json()["hits"], heard["hits"], strict=True):
+        for stage in ("stage1_distance", "stage2_distance"):
+            assert ours[stage] == pytest.approx(theirs[stage], abs=1e-4)
+
+
+def test_search_by_several_recordings(http: httpx.Client) -> None:
+    def ask(*pitches: float) -> dict[str, Any]:
+        clips = [encoded(tone(pitch, 0.2, 0.0), 24_000, "WAV", "FLOAT") for pitch in pitches]
+        answer = http.post("/search", files=[("audio", (f"{n}.wav", clip)) for n, clip in enumerate(clips)])
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    agreed = ask(60, 60.4, 59.8)
+    assert agreed["query"]["midi"] == pytest.approx(60, abs=0.1)
+    assert "the median of 3 recordings (MIDI 59.8 to 60.4)" in agreed["query"]["gate"]["reason"]
+    assert agreed["hits"][0]["name"] == "Tone 8"
+    mixed = ask(60, 66)
+    assert (mixed["query"]["gate"]["decision"], mixed["query"]["midi"]) == ("mixed", None)
+    assert (
+        "do not agree on a pitch within 1 semitones (MIDI 60.0, 66.0); all pitches"
+        in mixed["query"]["gate"]["reason"]
+    )
+    assert mixed["hits"][0]["name"] == "Tone 8"
+
+
+def test_filters_pages_and_near_duplicates(http: httpx.Client, ids: dict[str, str]) -> None:
+    def ask(**options: Any) -> dict[str, Any]:
+        answer = http.post("/search", json={"like": ids["Tone 1"], **options})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    folded = ask(k=20)
+    assert (folded["total"], folded["hits"][0]["name"]) == (11, "Tone 2")
+    assert folded["hits"][0]["also"] == [ids["Tone 3"]]
+    assert ask(k=20, fold=False)["total"] == 12
+    pages = [ask(k=4, offset=offset) for offset in (0, 4, 8, 12)]
+    assert [hit for page in pages for hit in page["hits"]] == folded["hits"]
+    assert [len(page["hits"]) for page in pages] == [4, 4, 3, 0]
+    brass = ask(family="brass")
+    assert {hit["name"] for hit in brass["hits"]} == {"Tone 2", "Octave Up"}
+    assert [hit["also"] for hit in brass["hits"]] == [[], []]
+    assert [hit["name"] for hit in ask(family=["brass", "flute"], bank="tiny", fold=False)["hits"]] == [
+        "Tone 2",
+        "Tone 3",
+    ]
+    assert {hit["name"] for hit in ask(bank=["spare"], octaves=True)["hits"]} == {"Octave Up"}
+    assert ask(min_confidence=0.9, k=20, fold=False)["total"] == 11
+    parts = [("audio", ("clip", wav_note())), ("family", (None, "brass")), ("family", (None, "bass"))]
+    several = http.post("/search", files=parts, data={"fold": "false"}).json()
+    assert {hit["family"] for hit in several["hits"]} == {"brass", "bass"}
 
 
 @pytest.mark.parametrize("seconds", [0.2, 1.0, 10.0])
@@ -276,6 +376,88 @@ BAD_REQUESTS = {
         "not a file",
     ),
     "unknown field": ("POST", "/search", {"files": _audio(), "data": {"limit": "3"}}, 400, "'limit'"),
+    "no such patch": ("POST", "/search", {"json": {"like": "dx7-0"}}, 404, "take a patch_id from a search"),
+    "nothing to search with": (
+        "POST",
+        "/search",
+        {"json": {}},
+        400,
+        "there is nothing to search with: send one",
+    ),
+    "two things at once": (
+        "POST",
+        "/search",
+        {"json": {"like": "dx7-0", "stage1": [1], "stage2": [1]}},
+        400,
+        "one of these at a time",
+    ),
+    "one vector": ("POST", "/search", {"json": {"stage2": [1.0]}}, 400, "belong together"),
+    "vectors of another encoder": (
+        "POST",
+        "/search",
+        {"json": {"stage1": [1.0], "stage2": [1.0]}},
+        400,
+        "stage1 has shape [1]; this bundle's encoder gives [",
+    ),
+    "a vector of text": ("POST", "/search", {"json": {"stage1": "a", "stage2": [1]}}, 400, "stage1: "),
+    "vectors and a pitch required": (
+        "POST",
+        "/search",
+        {"json": {"stage1": [1.0] * D1, "stage2": [1.0] * D2, "gate": "require"}},
+        422,
+        "name its pitch",
+    ),
+    "too much JSON for a search": (
+        "POST",
+        "/search",
+        {"json": {"like": "x" * 2**20}},
+        413,
+        "larger than 1024 KiB",
+    ),
+    "nine recordings": (
+        "POST",
+        "/search",
+        {"files": [("audio", ("a.wav", wav_note()))] * 9},
+        400,
+        "at most 8 recordings",
+    ),
+    "the second recording is none": (
+        "POST",
+        "/search",
+        {"files": [("audio", ("a.wav", wav_note())), ("audio", ("b.wav", b"words"))]},
+        400,
+        "recording 2: ",
+    ),
+    "unknown family": (
+        "POST",
+        "/search",
+        {"files": _audio(), "data": {"family": "flutes"}},
+        400,
+        "no family 'flutes': choose among flute, ",
+    ),
+    "unknown bank": (
+        "POST",
+        "/search",
+        {"files": _audio(), "data": {"bank": "other"}},
+        400,
+        "no bank 'other': choose among spare, tiny",
+    ),
+    "confidence 2": (
+        "POST",
+        "/search",
+        {"files": _audio(), "data": {"min_confidence": "2"}},
+        400,
+        "min_confidence: ",
+    ),
+    "offset 1000": ("POST", "/search", {"files": _audio(), "data": {"offset": "1000"}}, 400, "offset: "),
+    "past the last page": (
+        "POST",
+        "/search",
+        {"files": _audio(), "data": {"offset": "995"}},
+        400,
+        "offset + k is at most 1000, not 1005",
+    ),
+    "octaves = yes": ("POST", "/search", {"files": _audio(), "data": {"octaves": "yes"}}, 400, "octaves: "),
     "k = 0": ("POST", "/search", {"files": _audio(), "data": {"k": "0"}}, 400, "k: "),
     "k = 1000": ("POST", "/search", {"files": _audio(), "data": {"k": "1000"}}, 400, "k: "),
     "k = all": ("POST", "/search", {"files": _audio(), "data": {"k": "all"}}, 400, "k: "),
@@ -447,7 +629,14 @@ def test_the_openapi_document_is_true(http: httpx.Client) -> None:
     hit = _search(http, wav_note(), k="1").json()["hits"][0]
     assert set(hit) == set(schemas["HitAnswer"]["properties"]) == set(schemas["HitAnswer"]["required"])
     form = document["paths"]["/search"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {"audio", "k", "gate", "pitch"}
+    options = {"like", "k", "offset", "gate", "pitch", "octaves", "family", "bank", "min_confidence", "fold"}
+    assert set(form["properties"]) == {"audio", *options}
+    assert {each["name"] for each in document["paths"]["/search"]["post"]["parameters"]} == options
+    request = document["paths"]["/search"]["post"]["requestBody"]["content"]["application/json"]
+    assert set(schemas["SearchRequest"]["properties"]) == {*options, "stage1", "stage2"}
+    assert schemas["SearchRequest"]["properties"]["stage2"]["maxItems"] == D2
+    for name, example in request["examples"].items():
+        assert http.post("/search", json=example["value"]).status_code == (400 if "vectors" in name else 200)
     pitch = schemas["SynthesizeRequest"]["properties"]["pitch"]
     assert (pitch["minimum"], pitch["maximum"]) == (48, 72)
     velocity = schemas["SynthesizeRequest"]["properties"]["velocity"]

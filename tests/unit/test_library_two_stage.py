@@ -96,17 +96,35 @@ def test_a_query_that_does_not_fit_is_refused(query: np.ndarray, message: str) -
     st.floats(0, 127),
     st.integers(0, 4),
     st.integers(1, 10),
+    st.booleans(),
+    st.one_of(st.none(), st.integers(0, 2**32 - 1)),
 )
 def test_the_window_is_the_least_that_reaches_enough_patches(
-    entries: list[tuple[int, float]], pitch: float, least: int, wanted: int
+    entries: list[tuple[int, float]],
+    pitch: float,
+    least: int,
+    wanted: int,
+    octaves: bool,
+    filtered: int | None,
 ) -> None:
     renders = [render(row, patch, f0) for row, (patch, f0) in enumerate(entries)]
     coverage = Coverage(renders, np.array([patch for patch, _ in entries]))
+    allow = None if filtered is None else np.random.default_rng(filtered).random(len(entries)) < 0.5
+    left = [entry for row, entry in enumerate(entries) if allow is None or allow[row]]
 
     def within(window: int) -> int:
-        return len({patch for patch, f0 in entries if abs(semitone(f0) - semitone(pitch)) <= window})
+        shifts = range(-120, 121, 12) if octaves else (0,)
+        return len(
+            {
+                patch
+                for patch, f0 in left
+                if any(abs(semitone(f0) - semitone(pitch) + shift) <= window for shift in shifts)
+            }
+        )
 
-    window = coverage.window(pitch, least=least, patches=wanted)
+    window = coverage.window(pitch, least=least, patches=wanted, octaves=octaves, allow=allow)
+    assert coverage.reached(pitch, window, octaves=octaves, allow=allow) == within(window)
+    assert coverage.reached(None, 0, allow=allow) == len({patch for patch, _ in left})
     reachable = within(WIDEST)
     enough = min(max(math.ceil(SHARE * reachable), wanted), reachable)
     assert least <= window <= max(least, WIDEST)
