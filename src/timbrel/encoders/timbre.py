@@ -109,15 +109,16 @@ class TimbreNetwork(nn.Module):
             nn.Linear(_HIDDEN, shape.embedding_size),
         )
         described = 2 * (stem + low + 2 * middle + 2 * high) + 2 * high * bands
+        said = nn.Linear(shape.readout, sum(shape.target_parts))
+        nn.init.zeros_(said.weight)  # at first it says: the average sound
         self.readout = nn.Sequential(
             nn.BatchNorm1d(described, affine=False),
             nn.Hardtanh(-_MOST, _MOST),
             nn.Linear(described, shape.readout, bias=False),
             nn.BatchNorm1d(shape.readout),
             nn.ReLU(),
-            nn.Linear(shape.readout, sum(shape.target_parts)),
+            said,
         )
-        nn.init.zeros_(self.readout[-1].weight)  # at first it says: the average sound
         position = torch.linspace(-1.0, 1.0, filterbank.BANDS).reshape(1, 1, -1, 1)
         self.register_buffer("position", position, persistent=False)
 

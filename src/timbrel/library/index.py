@@ -133,6 +133,13 @@ class PitchIndex:
         """Every id that a query with this gate may return, int64, ascending."""
         return np.sort(self._store.ids[self._gate(pitch, window, octaves).rows()])
 
+    def vector(self, ident: int) -> np.ndarray:
+        """The vector that was filed under an id, float32 [d]. Raises InputError."""
+        (rows,) = np.nonzero(self._store.ids == ident)
+        if not len(rows):
+            raise InputError(f"the index has no id {ident}; take one from the library's render table")
+        return np.asarray(self._store.vectors[rows[0]])
+
     def query(
         self,
         vector: np.ndarray,
