@@ -228,6 +228,47 @@ def evaluate_ratings(folder: Path, output: Path | None, bundle: Path | None) -> 
     _finish_part(protocol_part("ratings", content, beside), output)
 
 
+@evaluate.command("sweeps")
+@click.option(
+    "--presets", default=10, show_default=True, type=click.IntRange(1), help="Of each attribute and engine."
+)
+@click.option(
+    "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("data/sweeps"), show_default=True,
+    help="Where the sounds are kept, 4 MB a sweep; what is there is not played again.",
+)  # fmt: skip
+@_evaluation
+def evaluate_sweeps(presets: int, folder: Path, seed: int, output: Path | None, bundle: Path | None) -> None:
+    """Do distances grow as one knob of a synthesiser is turned?
+
+    Plays amsynth (Debian package) and Vital (`pip install vita`), which no encoder here has learnt from: one parameter
+    of a preset in 20 steps, C4 held for 3 seconds (Combes, Weinzierl and Obermayer 2025). The figure is Spearman's
+    correlation of the steps with the L1 distances from the first and from the last, the mean over presets and
+    attributes. Beside the bundle's two vectors: MFCC, mel, and EfficientAT mn04 where its file is.
+
+    \b
+    Example:
+      timbrel evaluate sweeps -o reports/retrieval.json
+    """
+    from timbrel.evaluation import sweeps
+    from timbrel.evaluation.encoders import OURS, baselines
+    from timbrel.evaluation.report import protocol_part
+    from timbrel.notes.sweeps import render_sweeps
+
+    progress = Progress()
+    files = render_sweeps(folder, presets=presets, seed=seed, progress=progress)
+    with open_engine(bundle) as engine:
+        figures = sweeps.measure(files, _every_encoder(engine), progress)
+        content = {
+            "command": f"timbrel evaluate sweeps --presets {presets} --seed {seed}",
+            "bundle": engine.bundle.id,
+            "encoder": OURS,
+            **sweeps.headline(figures[OURS]),
+            "by_encoder": figures,
+        }
+    beside = {name: sweeps.headline(figures[name]) for name in baselines(figures)}
+    _finish_part(protocol_part("sweeps", content, beside), output)
+
+
 def _every_encoder(engine: Engine, *, bundled: bool = True) -> EmbedAll:
     """All that can be asked; on stderr what cannot, and why."""
     from timbrel.evaluation.encoders import every_encoder

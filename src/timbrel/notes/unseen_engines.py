@@ -129,7 +129,6 @@ def _programs(plugin: Path) -> list[tuple[int, int, str]]:
 
 def _render(patch: Patch) -> list[tuple[npt.NDArray[np.int16], float]]:
     """(audio, F0 in MIDI) of every key; nothing when one is silent or not finite. In the engine's own process."""
-    play = _play_vital if patch.engine == "vital" else _play_dssi
     found = []
     for key in patch.keys:
         audio, rate = play(patch, key)
@@ -139,6 +138,11 @@ def _render(patch: Patch) -> list[tuple[npt.NDArray[np.int16], float]]:
         pcm = quantise(np.pad(resampled, (0, NOTE_SAMPLES - len(resampled))))
         found.append((pcm, measure_f0(pcm)[0]))
     return found
+
+
+def play(patch: Patch, key: int) -> tuple[npt.NDArray[np.float32], int]:
+    """One key at velocity 100: float32 [4 s], held for 3 s, and its rate in Hz. For an engine's own process."""
+    return _play_vital(patch, key) if patch.engine == "vital" else _play_dssi(patch, key)
 
 
 def _play_dssi(patch: Patch, key: int) -> tuple[npt.NDArray[np.float32], int]:
