@@ -15,21 +15,25 @@ def semitone(midi: float) -> int:
     return math.floor(midi + 0.5)
 
 
-def opened(held: Iterable[int], pitch: float, window: int, *, octaves: bool = False) -> tuple[int, ...]:
-    """Of the semitones that are ``held``, those within ``window`` of ``pitch`` (MIDI), in the order given.
+def centre(pitch: float) -> int:
+    """The semitone that a gate is around. Raises InputError: the pitch is not finite."""
+    if not math.isfinite(pitch):
+        raise InputError(f"the pitch is {pitch}; give a finite MIDI number, or none for all pitches")
+    return semitone(pitch)
+
+
+def opened(held: Iterable[int], middle: int, window: int, *, octaves: bool = False) -> tuple[int, ...]:
+    """Of the semitones that are ``held``, those within ``window`` of ``middle``, in the order given.
 
     With ``octaves``, also those within ``window`` of any octave above or below it: for queries whose octave is
     uncertain, and for sounds whose partials make them sound an octave off.
 
     Raises:
-        InputError: the pitch is not finite, or the window is negative.
+        InputError: the window is negative.
     """
-    if not math.isfinite(pitch):
-        raise InputError(f"the pitch is {pitch}; give a finite MIDI number, or none for all pitches")
     if window < 0:
         raise InputError(f"the window is {window} semitones; it cannot be negative")
-    centre = semitone(pitch)
-    return tuple(each for each in held if _apart(each - centre, octaves) <= window)
+    return tuple(each for each in held if _apart(each - middle, octaves) <= window)
 
 
 def _apart(interval: int, octaves: bool) -> int:

@@ -8,21 +8,27 @@ after the fact.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from timbrel.errors import DataError, InputError
 from timbrel.library import gate as gates
 from timbrel.library import index_files
+from timbrel.library import plans as planning
 from timbrel.library.gate import semitone as semitone
 from timbrel.library.partitions import NORM_TOLERANCE, Partition, Store, file_by_pitch
+from timbrel.library.plans import PartitionPlan, Plan, Searcher
 
 # Gates that were asked for before; more than a window's every centre, and bounded.
 _REMEMBERED_GATES = 1024
+# Products that a batch computes at once: 64 MiB.
+_PRODUCTS = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,53 +39,72 @@ class Found:
     distances: np.ndarray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Gate:
-    """What a gate opens: the partitions, and the same rows as few slices."""
+    """What a gate opens, as few slices, and how so many hits are looked for in it: ``scanned`` slices, and for
+    each searcher its lists and its effort.
+    """
 
-    partitions: tuple[Partition, ...]
+    size: int
     slices: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def of(cls, partitions: Sequence[Partition]) -> _Gate:
-        slices: list[tuple[int, int]] = []
-        for part in partitions:
-            start = slices.pop()[0] if slices and slices[-1][1] == part.start else part.start
-            slices.append((start, part.stop))
-        return cls(tuple(partitions), tuple(slices))
+    scanned: tuple[tuple[int, int], ...]
+    searches: tuple[tuple[Searcher, Any, int], ...]
 
     def rows(self) -> np.ndarray:
         return np.concatenate([np.arange(*each) for each in self.slices] or [np.empty(0, dtype=np.int64)])
 
 
+def _slices(partitions: Sequence[Partition]) -> tuple[tuple[int, int], ...]:
+    slices: list[tuple[int, int]] = []
+    for part in partitions:
+        start = slices.pop()[0] if slices and slices[-1][1] == part.start else part.start
+        slices.append((start, part.stop))
+    return tuple(slices)
+
+
 class PitchIndex:
     """Immutable once made: to add and to remove gives another index. Searching is thread-safe: nothing is
-    written but gates that were worked out before, whole ones.
+    written but gates that were worked out before, whole ones. How each partition is searched says ``plans``.
     """
 
-    def __init__(self, store: Store, *, encoder: str) -> None:
+    def __init__(self, store: Store, plan: Plan, *, encoder: str) -> None:
+        """Use ``build`` or ``load``."""
         self._store = store
-        self._gates: dict[tuple[int, int, bool] | None, _Gate] = {}
+        self._plan = plan
+        self._largest_id = int(store.ids.max())
+        self._gates: dict[tuple[int | None, int, bool, int], _Gate] = {}
         self.dimension = store.dimension
         self.encoder = encoder
 
     @classmethod
     def build(
-        cls, vectors: np.ndarray, f0_midi: np.ndarray, *, encoder: str, ids: np.ndarray | None = None
+        cls,
+        vectors: np.ndarray,
+        f0_midi: np.ndarray,
+        *,
+        encoder: str,
+        ids: np.ndarray | None = None,
+        plan: str = planning.AUTO,
+        target_recall: float = planning.TARGET_RECALL,
     ) -> PitchIndex:
         """Index ``vectors`` float32 [n, d], l2-normalised, under ``f0_midi`` float [n] (NaN: no pitch).
 
-        ``ids`` int64 [n] are the caller's own, unique and not negative; by default the row numbers.
-        ``encoder`` is the SHA-256 of the model that made the vectors.
+        Args:
+            encoder: SHA-256 of the model that made the vectors.
+            ids: the caller's own, int64 [n], unique and not negative; by default the row numbers.
+            plan: one of ``KINDS`` of ``library.plans`` for every partition that can have it; "auto" chooses for each.
+            target_recall: share of the exact answer that an approximate plan has to find; 1 scans everything.
 
         Raises:
             DataError: wrong dtype or shape, values that are not finite, vectors not normalised, ids not
             unique.
+            ConfigurationError: there is no such plan, or the recall is not within 0 and 1.
         """
-        return cls(file_by_pitch(vectors, f0_midi, ids), encoder=encoder)
+        store = file_by_pitch(vectors, f0_midi, ids)
+        return cls(store, planning.prepare(store, plan=plan, target_recall=target_recall), encoder=encoder)
 
     def add(self, vectors: np.ndarray, f0_midi: np.ndarray, ids: np.ndarray) -> PitchIndex:
-        """Another index that holds these, too; what was there keeps its ids.
+        """Another index that holds these, too; what was there keeps its ids. Plans are chosen anew.
 
         Raises:
             DataError: as ``build``; an id is taken, or the dimension is another.
@@ -89,18 +114,17 @@ class PitchIndex:
         taken = np.intersect1d(self._store.ids, ids)
         if len(taken):
             raise DataError(f"the index holds {len(taken)} of these ids already, {taken[0]} among them")
-        new = file_by_pitch(vectors, f0_midi, ids)
-        return PitchIndex(
-            file_by_pitch(
-                np.concatenate([self._store.vectors, new.vectors]),
-                np.concatenate([self._store.semitones, new.semitones]),
-                np.concatenate([self._store.ids, new.ids]),
-            ),
+        new, old = file_by_pitch(vectors, f0_midi, ids), self._store
+        return PitchIndex.build(
+            np.concatenate([old.vectors, new.vectors]),
+            np.concatenate([old.semitones, new.semitones]),
+            ids=np.concatenate([old.ids, new.ids]),
             encoder=self.encoder,
+            target_recall=self._plan.target_recall,
         )
 
     def remove(self, ids: np.ndarray) -> PitchIndex:
-        """Another index without these; what stays keeps its ids.
+        """Another index without these; what stays keeps its ids. Plans are chosen anew.
 
         Raises:
             DataError: an id is not in the index, or nothing would stay.
@@ -111,15 +135,28 @@ class PitchIndex:
         stay = ~np.isin(self._store.ids, ids)
         if not stay.any():
             raise DataError("nothing would stay in the index; build another one instead")
-        return PitchIndex(
-            file_by_pitch(self._store.vectors[stay], self._store.semitones[stay], self._store.ids[stay]),
+        return PitchIndex.build(
+            self._store.vectors[stay],
+            self._store.semitones[stay],
+            ids=self._store.ids[stay],
             encoder=self.encoder,
+            target_recall=self._plan.target_recall,
         )
 
-    def rebuild(self) -> PitchIndex:
-        """The same entries under the same ids, laid out anew."""
-        store = self._store
-        return PitchIndex(file_by_pitch(store.vectors, store.semitones, store.ids), encoder=self.encoder)
+    def rebuild(self, *, plan: str = planning.AUTO, target_recall: float | None = None) -> PitchIndex:
+        """The same entries under the same ids, with plans chosen anew."""
+        wanted = self._plan.target_recall if target_recall is None else target_recall
+        return PitchIndex(
+            self._store, planning.prepare(self._store, plan=plan, target_recall=wanted), encoder=self.encoder
+        )
+
+    @property
+    def plans(self) -> dict[int | None, PartitionPlan]:
+        """By semitone (None: no pitch), how it is searched."""
+        return {
+            part.semitone: plan
+            for part, plan in zip(self._store.partitions, self._plan.partitions, strict=True)
+        }
 
     def __len__(self) -> int:
         return len(self._store.ids)
@@ -131,7 +168,7 @@ class PitchIndex:
 
     def ids_within(self, pitch: float | None, window: int, *, octaves: bool = False) -> np.ndarray:
         """Every id that a query with this gate may return, int64, ascending."""
-        return np.sort(self._store.ids[self._gate(pitch, window, octaves).rows()])
+        return np.sort(self._store.ids[self._gate(pitch, window, octaves, 1).rows()])
 
     def vector(self, ident: int) -> np.ndarray:
         """The vector that was filed under an id, float32 [d]. Raises InputError."""
@@ -164,17 +201,10 @@ class PitchIndex:
             InputError: a vector of another dtype, dimension or length, or not finite; ``k`` or ``window`` too
             small; ``allow`` is not bool or too short.
         """
-        if k < 1:
-            raise InputError(f"k is {k}; ask for at least 1")
-        if vector.dtype != np.float32 or vector.shape != (self.dimension,) or not _is_unit(vector):
+        if vector.ndim != 1:
             raise InputError(_fault(vector, self.dimension))
-        gate = self._gate(pitch, window, octaves)
-        vector = np.ascontiguousarray(vector)
-        if allow is not None:
-            return self._answer(vector, self._allowed(gate, allow), k)
-        if not gate.slices:
-            return Found(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
-        return self._answer(vector, self._store.nearest(vector, gate.slices, k), k)
+        gate = self._gate(pitch, window, octaves, k)
+        return self._search(gate, self._checked(vector[None], k), k, allow)[0]
 
     def query_batch(
         self,
@@ -186,18 +216,27 @@ class PitchIndex:
         octaves: bool = False,
         allow: np.ndarray | None = None,
     ) -> tuple[Found, ...]:
-        """``query`` for each of ``vectors`` [q, d] at its own of ``pitches`` (NaN or None: all pitches)."""
+        """``query`` for each of ``vectors`` [q, d] at its own of ``pitches`` (NaN or None: all pitches), faster
+        than one by one: those of one gate are searched together.
+        """
         if vectors.ndim != 2 or len(vectors) != len(pitches):
             raise InputError(f"{list(vectors.shape)} query vectors do not go with {len(pitches)} pitches")
-        gated = [None if pitch is None or math.isnan(pitch) else float(pitch) for pitch in pitches]
-        return tuple(
-            self.query(vector, pitch=pitch, window=window, k=k, octaves=octaves, allow=allow)
-            for vector, pitch in zip(vectors, gated, strict=True)
-        )
+        vectors = self._checked(vectors, k)
+        members: dict[_Gate, list[int]] = {}
+        for number, pitch in enumerate(pitches):
+            gated = None if pitch is None or math.isnan(pitch) else float(pitch)
+            members.setdefault(self._gate(gated, window, octaves, k), []).append(number)
+        answers: dict[int, Found] = {}
+        for gate, numbers in members.items():
+            at_once = max(1, _PRODUCTS // (gate.size or 1))
+            for start in range(0, len(numbers), at_once):
+                some = numbers[start : start + at_once]
+                answers |= zip(some, self._search(gate, vectors[some], k, allow), strict=True)
+        return tuple(answers[number] for number in range(len(vectors)))
 
     def save(self, folder: Path) -> None:
         """Write the index into ``folder``; a former one there stays valid until the new one is complete."""
-        index_files.write(folder, self._store, encoder=self.encoder)
+        index_files.write(folder, self._store, self._plan, encoder=self.encoder)
 
     @classmethod
     def load(cls, folder: Path, *, encoder: str | None = None) -> PitchIndex:
@@ -206,44 +245,87 @@ class PitchIndex:
         Raises:
             BundleError: missing, torn, of another format or metric, or made by another encoder.
         """
-        store, made_by = index_files.read(folder, encoder=encoder)
-        return cls(store, encoder=made_by)
+        store, plan, made_by = index_files.read(folder, encoder=encoder)
+        return cls(store, plan, encoder=made_by)
 
-    def _gate(self, pitch: float | None, window: int, octaves: bool) -> _Gate:
-        key = None if pitch is None or not math.isfinite(pitch) else (semitone(pitch), window, octaves)
-        known = self._gates.get(key) if key is not None or pitch is None else None
+    def _gate(self, pitch: float | None, window: int, octaves: bool, k: int) -> _Gate:
+        depth = bisect.bisect_left(planning.DEPTHS, k)
+        middle = None if pitch is None else gates.centre(pitch)
+        key = (middle, window, octaves, depth)
+        known = self._gates.get(key)
         if known is not None:
             return known
-        partitions = self._store.partitions
-        if pitch is not None:
-            held = gates.opened(self.semitones, pitch, window, octaves=octaves)
-            partitions = tuple(part for part in partitions if part.semitone in held)
-        gate = _Gate.of(partitions)
+        numbers = list(range(len(self._store.partitions)))
+        if middle is not None:
+            held = set(gates.opened(self.semitones, middle, window, octaves=octaves))
+            numbers = [number for number in numbers if self._store.partitions[number].semitone in held]
+        gate = self._open(numbers, depth)
         if len(self._gates) < _REMEMBERED_GATES:
             self._gates[key] = gate
         return gate
 
+    def _open(self, numbers: Sequence[int], depth: int) -> _Gate:
+        """The gate that opens these partitions, for as many hits as ``planning.DEPTHS[depth]``, or any number."""
+        everything = [self._store.partitions[number] for number in numbers]
+        by_kind: dict[str, dict[int, int]] = {}
+        for number in numbers:
+            plan = self._plan.partitions[number]
+            effort = plan.efforts[depth] if depth < len(planning.DEPTHS) else None
+            if effort is not None:
+                by_kind.setdefault(plan.kind, {})[number] = effort
+        searched = set().union(*by_kind.values())
+        return _Gate(
+            sum(len(part) for part in everything),
+            _slices(everything),
+            _slices([self._store.partitions[number] for number in numbers if number not in searched]),
+            tuple(
+                (searcher, searcher.first_lists(list(efforts)), max(efforts.values()))
+                for kind, efforts in by_kind.items()
+                for searcher in [self._plan.searchers[kind]]
+            ),
+        )
+
     def _allowed(self, gate: _Gate, allow: np.ndarray) -> np.ndarray:
         """The rows within the gate that ``allow`` lets through."""
-        if allow.dtype != np.bool_ or allow.ndim != 1 or len(allow) <= self._store.ids.max():
+        if allow.dtype != np.bool_ or allow.ndim != 1 or len(allow) <= self._largest_id:
             raise InputError(
-                f"allow must be bool, one for each id from 0 to {self._store.ids.max()}; it is {allow.dtype} "
+                f"allow must be bool, one for each id from 0 to {self._largest_id}; it is {allow.dtype} "
                 f"{list(allow.shape)}"
             )
         rows = gate.rows()
         return rows[allow[self._store.ids[rows]]]
 
-    def _answer(self, vector: np.ndarray, rows: np.ndarray, k: int) -> Found:
-        """The ``k`` nearest of these rows, by exact distance."""
-        ids = self._store.ids[rows]
-        distances = np.maximum(1 - self._store.products(vector, rows), np.float32(0))
-        order = np.lexsort((ids, distances))[:k]
-        return Found(ids[order], distances[order])
+    def _checked(self, vectors: np.ndarray, k: int) -> np.ndarray:
+        """Query vectors [q, d] that can be searched for. Raises InputError."""
+        if k < 1:
+            raise InputError(f"k is {k}; ask for at least 1")
+        if vectors.dtype == np.float32 and vectors.shape[1] == self.dimension:
+            lengths = np.sqrt(np.einsum("qd,qd->q", vectors, vectors))
+            if (abs(lengths - 1) <= NORM_TOLERANCE).all():  # NaN compares false
+                return np.ascontiguousarray(vectors)
+            vectors = vectors[~(abs(lengths - 1) <= NORM_TOLERANCE)]
+        raise InputError(_fault(vectors[0], self.dimension))
 
-
-def _is_unit(vector: np.ndarray) -> bool:
-    # NaN compares false.
-    return abs(math.sqrt(vector @ vector) - 1) <= NORM_TOLERANCE
+    def _search(self, gate: _Gate, vectors: np.ndarray, k: int, allow: np.ndarray | None) -> list[Found]:
+        """What is nearest to each of ``vectors`` [q, d] within a gate, by exact distance."""
+        store = self._store
+        if allow is not None:
+            rows = store.nearest(vectors, (), k, allowed=self._allowed(gate, allow))
+        else:
+            found = [searcher.search(vectors, lists, effort, k) for searcher, lists, effort in gate.searches]
+            if gate.scanned or not found:
+                found.append(store.nearest(vectors, gate.scanned, k))
+            rows = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+        ids = store.ids[rows] if rows.size else rows
+        distances = 1 - store.products(vectors, rows)
+        distances[distances < 0] = 0
+        distances[rows < 0] = np.inf
+        order = np.lexsort((ids, distances), axis=1)[:, :k]
+        ids, distances = np.take_along_axis(ids, order, 1), np.take_along_axis(distances, order, 1)
+        return [
+            Found(own_ids[:count], own[:count])
+            for own_ids, own, count in zip(ids, distances, np.isfinite(distances).sum(axis=1), strict=True)
+        ]
 
 
 def _fault(vector: np.ndarray, dimension: int) -> str:

@@ -1,7 +1,8 @@
 """An index on disk: a sidecar ``index.json`` and the data file it names, ``vectors-<12 hex of its SHA-256>.bin``.
 
 The data file holds, one after the other, the sections that the sidecar lists with their places: ids and vectors
-in partition order. The sidecar is renamed into place last, so an interrupted save leaves the former index whole.
+in partition order, and what the partitions' plans need, Faiss indexes in Faiss' own form. The sidecar is renamed
+into place last, so an interrupted save leaves the former index whole.
 
 Format 1, which had a serialized Faiss index per partition in place of the vectors, is still read.
 """
@@ -19,6 +20,7 @@ import numpy as np
 from timbrel.errors import BundleError
 from timbrel.files import atomic_write, sha256_of
 from timbrel.library.partitions import Partition, Store
+from timbrel.library.plans import FLAT, PartitionPlan, Plan, restore
 
 SIDECAR = "index.json"
 FORMAT = 2
@@ -29,29 +31,42 @@ _FIELDS: Mapping[str, type] = {
 }  # fmt: skip
 
 
-def write(folder: Path, store: Store, *, encoder: str) -> None:
+def write(folder: Path, store: Store, plan: Plan, *, encoder: str) -> None:
     """Write the index into ``folder``; a former one there stays valid until the new one is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     sections = {
         "ids": store.ids.astype("<i8", copy=False),
         "vectors": store.vectors.astype("<f4", copy=False),
     }
+    for searcher in plan.searchers.values():
+        sections |= searcher.arrays()
+    places = []
+    offset = 0
     part_file = folder / "vectors.bin.part"
     with atomic_write(part_file) as handle:
-        for array in sections.values():
+        for name, array in sections.items():
             handle.write(array.data)
+            places.append({"name": name, "offset": offset, "bytes": array.nbytes, "shape": list(array.shape)})
+            offset += array.nbytes
     digest = sha256_of(part_file)
     data = part_file.rename(folder / f"vectors-{digest[:12]}.bin")
     sidecar = {
         "format": FORMAT,
         "file": data.name,
         "sha256": digest,
-        "bytes": data.stat().st_size,
+        "bytes": offset,
         "metric": METRIC,
         "dimension": store.dimension,
         "count": len(store.ids),
         "encoder": encoder,
-        "partitions": [{"semitone": part.semitone, "count": len(part)} for part in store.partitions],
+        "target_recall": plan.target_recall,
+        "partitions": [
+            {"semitone": part.semitone, "count": len(part), "plan": each.kind}
+            | ({"efforts": each.efforts, "recalls": each.recalls} if each.kind != FLAT else {})
+            for part, each in zip(store.partitions, plan.partitions, strict=True)
+        ],
+        "searchers": {kind: searcher.layout() for kind, searcher in plan.searchers.items()},
+        "sections": places,
     }
     with atomic_write(folder / SIDECAR) as handle:
         handle.write((json.dumps(sidecar, indent=1) + "\n").encode())
@@ -60,8 +75,8 @@ def write(folder: Path, store: Store, *, encoder: str) -> None:
             stale.unlink()
 
 
-def read(folder: Path, *, encoder: str | None) -> tuple[Store, str]:
-    """The store that ``write`` wrote, and the encoder of its vectors.
+def read(folder: Path, *, encoder: str | None) -> tuple[Store, Plan, str]:
+    """What ``write`` wrote, and the encoder of its vectors.
 
     Raises:
         BundleError: missing, torn, of another format or metric, or not made by ``encoder``.
@@ -86,10 +101,10 @@ def read(folder: Path, *, encoder: str | None) -> tuple[Store, str]:
     if sha256_of(path) != sidecar["sha256"]:
         raise BundleError(f"{path} does not match the hash in its sidecar; rebuild the index")
     try:
-        store = (_read_format_1 if sidecar["format"] == 1 else _read_store)(data, sidecar)
-    except (RuntimeError, AssertionError, ValueError, TypeError, KeyError, AttributeError) as error:
+        store, plan = (_read_format_1 if sidecar["format"] == 1 else _read_sections)(data, sidecar)
+    except (RuntimeError, AssertionError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise BundleError(f"the index in {folder} cannot be read ({error}); rebuild the index") from error
-    return store, sidecar["encoder"]
+    return store, plan, sidecar["encoder"]
 
 
 def read_sidecar(folder: Path) -> dict[str, Any]:
@@ -114,16 +129,28 @@ def read_sidecar(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _read_store(data: bytes, sidecar: Mapping[str, Any]) -> Store:
+def _read_sections(data: bytes, sidecar: Mapping[str, Any]) -> tuple[Store, Plan]:
+    arrays = {
+        place["name"]: np.frombuffer(data, np.uint8, count=place["bytes"], offset=place["offset"])
+        for place in sidecar["sections"]
+    }
     count, dimension = sidecar["count"], sidecar["dimension"]
-    if len(data) != count * (8 + 4 * dimension):
-        raise ValueError(f"{len(data)} bytes do not hold {count} vectors of {dimension}")
-    ids = np.frombuffer(data, dtype="<i8", count=count)
-    vectors = np.frombuffer(data, dtype="<f4", offset=ids.nbytes).reshape(count, dimension)
-    return _store(vectors, ids, sidecar)
+    ids = arrays.pop("ids").view("<i8")
+    store = _store(arrays.pop("vectors").view("<f4").reshape(count, dimension), ids, sidecar)
+    kept = tuple(
+        PartitionPlan(entry["plan"], tuple(entry["efforts"]), tuple(entry["recalls"]))
+        if entry["plan"] != FLAT
+        else PartitionPlan(FLAT)
+        for entry in sidecar["partitions"]
+    )
+    searchers = {kind: restore(kind, layout, arrays, store) for kind, layout in sidecar["searchers"].items()}
+    for number, each in enumerate(kept):
+        if each.kind != FLAT:
+            searchers[each.kind].first_lists([number])  # KeyError: it was never filed
+    return store, Plan(kept, searchers, float(sidecar["target_recall"]))
 
 
-def _read_format_1(data: bytes, sidecar: Mapping[str, Any]) -> Store:
+def _read_format_1(data: bytes, sidecar: Mapping[str, Any]) -> tuple[Store, Plan]:
     ids = np.frombuffer(data, dtype="<i8", count=sidecar["count"])
     blocks = []
     for entry in sidecar["partitions"]:
@@ -134,7 +161,8 @@ def _read_format_1(data: bytes, sidecar: Mapping[str, Any]) -> Store:
         if flat.d != sidecar["dimension"] or flat.ntotal != entry["count"]:
             raise ValueError(f"partition {entry['semitone']} holds {flat.ntotal} vectors of {flat.d}")
         blocks.append(flat.reconstruct_n(0, flat.ntotal))
-    return _store(np.concatenate(blocks), ids, sidecar)
+    store = _store(np.concatenate(blocks), ids, sidecar)
+    return store, Plan((PartitionPlan(FLAT),) * len(store.partitions), {})
 
 
 def _store(vectors: np.ndarray, ids: np.ndarray, sidecar: Mapping[str, Any]) -> Store:

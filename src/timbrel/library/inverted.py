@@ -1,0 +1,250 @@
+"""Inverted files by pitch: the vectors of a partition in cells of like timbre, of which a query reads the nearest.
+
+The cells are those of one k-means over all partitions, since the encoder hears the same timbre at every pitch;
+list (partition, cell) of one Faiss index holds what lies in both. So a gate is a choice of lists, its partitions
+are searched in one call, and the cells nearest to a query are found once for all of them.
+
+    vector ─► principal components ─► nearest cells × the gate's partitions ─► lists ─► candidate rows
+
+What the lists hold: the vectors as they are ("ivf_flat"), 8-bit codes of the principal components ("ivf_sq"), or
+4-bit product-quantiser codes for the fast-scan kernel ("ivf_pq", behind OPQ: Ge et al. 2013). Codes only choose the
+candidates; distances are computed from the full vectors (``partitions.Store``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import faiss as typed_faiss
+import numpy as np
+
+from timbrel.library.partitions import Store
+
+faiss: Any = typed_faiss  # its stub lacks much of what it has
+
+KINDS = ("ivf_flat", "ivf_sq", "ivf_pq")
+# Candidates for every hit that is asked for: what a code's error may cost in order. And a few more, for small k.
+OVERSAMPLING = {"ivf_flat": 1.0, "ivf_sq": 1.25, "ivf_pq": 4.0}
+_CLASSES = {
+    "ivf_flat": "IndexIVFFlat", "ivf_sq": "IndexIVFScalarQuantizer", "ivf_pq": "IndexIVFPQFastScan"
+}  # fmt: skip
+_EXTRA = {"ivf_flat": 0, "ivf_sq": 6, "ivf_pq": 24}
+# The components keep this share of the squared length; what they leave out, the full vectors bring back.
+_ENERGY = 0.99
+# Registers hold this many numbers: fewer components would not be faster.
+_LANES = 8
+_CELL_SIZE = 56  # vectors; smaller cells cost more in finding than they save in reading
+_MAX_CELLS = 1024
+_TRAINING = 50_000
+_CHUNK = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Inverted:
+    """Lists over some partitions of a store. ``first_list`` maps a partition's number to its first list.
+
+    ``rotation`` float32 [r, d] makes what cells and codes are of; ``centroids`` float32 [cells, r].
+    """
+
+    kind: str
+    rotation: np.ndarray
+    centroids: np.ndarray
+    first_list: dict[int, int]
+    index: Any  # faiss.IndexIVF
+    _parameters: dict[int, Any] = field(default_factory=dict, compare=False)
+    _making: Any = field(default_factory=threading.Lock, compare=False)
+
+    @property
+    def efforts(self) -> tuple[int, ...]:
+        """Numbers of cells to read, least first; half of them at most, beyond which a scan is as fast."""
+        cells = len(self.centroids)
+        ladder = {
+            1,
+            2,
+            3,
+            4,
+            5,
+            6,
+            7,
+            8,
+            10,
+            12,
+            14,
+            16,
+            20,
+            24,
+            28,
+            32,
+            40,
+            48,
+            56,
+            64,
+            80,
+            96,
+            128,
+            192,
+            256,
+            384,
+        }
+        return tuple(sorted(each for each in ladder if each <= max(1, cells // 2)))
+
+    def first_lists(self, partitions: Sequence[int]) -> np.ndarray:
+        """What ``search`` takes for these partitions: int64 [m, 1]."""
+        return np.array([[self.first_list[number]] for number in partitions], dtype=np.int64)
+
+    def search(self, vectors: np.ndarray, first_lists: np.ndarray, effort: int, k: int) -> np.ndarray:
+        """Candidate rows for the ``k`` nearest to each of ``vectors`` [q, d], int64 [q, m], -1 for none;
+        ``effort`` is how many cells are read.
+        """
+        seen = vectors @ self.rotation.T
+        near = (seen @ self.centroids.T).argpartition(-effort, axis=1)[:, -effort:]
+        lists = first_lists + near[:, None]  # [q, partitions, effort]
+        wanted = int(k * OVERSAMPLING[self.kind]) + _EXTRA[self.kind]
+        products = np.empty((len(vectors), wanted), dtype=np.float32)
+        rows = np.empty((len(vectors), wanted), dtype=np.int64)
+        unused = np.zeros(lists.shape, dtype=np.float32)  # distances to the cells, for residual codes
+        read = lists.size // len(vectors)
+        self.index.search_preassigned_c(
+            len(vectors),
+            faiss.swig_ptr(seen),
+            wanted,
+            faiss.swig_ptr(lists),
+            faiss.swig_ptr(unused),
+            faiss.swig_ptr(products),
+            faiss.swig_ptr(rows),
+            False,
+            self._parameters.get(read) or self._reading(read),
+        )
+        return rows
+
+    def layout(self) -> dict[str, Any]:
+        """What of this goes into an index's sidecar."""
+        return {"first_list": list(self.first_list.items()), "cells": list(self.centroids.shape)}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What of this goes into an index's data file."""
+        return {
+            f"{self.kind}.rotation": self.rotation.astype("<f4", copy=False),
+            f"{self.kind}.centroids": self.centroids.astype("<f4", copy=False),
+            f"{self.kind}.lists": faiss.serialize_index(self.index),
+        }
+
+    def forget(self, partition: int) -> None:
+        """Empty a partition's lists: it is searched in another way."""
+        first = self.first_list.pop(partition)
+        for number in range(first, first + len(self.centroids)):
+            self.index.ntotal -= self.index.invlists.list_size(number)
+            self.index.invlists.resize(number, 0)
+
+    def _reading(self, lists: int) -> Any:
+        """Search parameters for so many lists: given with the call, since the index's own are shared by threads."""
+        with self._making:
+            return self._parameters.setdefault(lists, faiss.SearchParametersIVF(nprobe=lists))
+
+
+def fit(kind: str, store: Store, members: Sequence[int], *, seed: int = 0) -> Inverted:
+    """Train on the partitions ``members`` (their numbers) of the store, and file their vectors."""
+    rng = np.random.default_rng(seed)
+    rows = np.concatenate([np.arange(store.partitions[n].start, store.partitions[n].stop) for n in members])
+    sample = store.vectors[np.sort(rng.permutation(rows)[:_TRAINING])]
+    rotation = _rotation(kind, sample)
+    seen = sample @ rotation.T
+    centroids = _centroids(seen, len(rows) / len(members), seed)
+    index = _empty(kind, centroids, len(members), seen)
+    if not index.is_trained:
+        index.train(seen)
+    first_list = {number: place * len(centroids) for place, number in enumerate(members)}
+    for number in members:
+        part = store.partitions[number]
+        for start in range(part.start, part.stop, _CHUNK):
+            block = np.arange(start, min(start + _CHUNK, part.stop))
+            coded = np.ascontiguousarray(store.vectors[block] @ rotation.T)
+            lists = (first_list[number] + (coded @ centroids.T).argmax(axis=1)).astype(np.int64)
+            index.add_core(
+                len(block),
+                faiss.swig_ptr(coded),
+                faiss.swig_ptr(block),
+                faiss.swig_ptr(lists),
+            )
+    if kind == "ivf_pq":
+        index = faiss.IndexIVFPQFastScan(index)
+    # Lists are always chosen here, so the copy of the centroids in each partition's name is never read.
+    index.quantizer.reset()
+    return Inverted(kind, rotation, centroids, first_list, index)
+
+
+def restore(kind: str, layout: Mapping[str, Any], arrays: Mapping[str, np.ndarray], store: Store) -> Inverted:
+    """What ``layout`` and ``arrays`` kept. Raises ValueError where the parts do not belong together."""
+    cells, components = layout["cells"]
+    centroids = arrays[f"{kind}.centroids"].view("<f4").reshape(cells, components)
+    rotation = arrays[f"{kind}.rotation"].view("<f4").reshape(components, store.dimension)
+    index = faiss.deserialize_index(arrays[f"{kind}.lists"])
+    if not isinstance(index, getattr(faiss, _CLASSES[kind])):
+        raise ValueError(f"the lists of {kind} are a {type(index).__name__}")
+    first_list = {int(number): int(first) for number, first in layout["first_list"]}
+    held = sum(len(store.partitions[number]) for number in first_list)
+    if index.d != components or index.ntotal != held or max(first_list.values()) + cells > index.nlist:
+        raise ValueError(
+            f"the lists of {kind} hold {index.ntotal} vectors of {index.d}, not {held} of {components}"
+        )
+    return Inverted(kind, rotation.astype(np.float32), centroids.astype(np.float32), first_list, index)
+
+
+def _rotation(kind: str, sample: np.ndarray) -> np.ndarray:
+    """Onto the principal components, most weighty first; not centred, since products are compared."""
+    dimension = sample.shape[1]
+    weights, axes = np.linalg.eigh((sample.T @ sample).astype(np.float64))
+    share = np.cumsum(weights[::-1]) / weights.sum()
+    kept = int(np.searchsorted(share, _ENERGY)) + 1
+    kept = dimension if kind == "ivf_flat" else min(dimension, -(-kept // _LANES) * _LANES)
+    rotation = np.ascontiguousarray(axes[:, ::-1][:, :kept].T, dtype=np.float32)
+    if kind == "ivf_pq" and kept > 1:
+        # Principal components differ in weight, and every sub-quantiser has as many bits: share the weight out.
+        opq = faiss.OPQMatrix(kept, _subquantisers(kept))
+        opq.niter = 15
+        opq.train(np.ascontiguousarray(sample[:20_000] @ rotation.T))
+        turn = faiss.vector_to_array(opq.A).reshape(kept, kept)
+        rotation = np.ascontiguousarray(turn @ rotation)
+    return rotation
+
+
+def _centroids(seen: np.ndarray, mean_size: float, seed: int) -> np.ndarray:
+    cells = int(np.clip(2 ** round(np.log2(max(mean_size / _CELL_SIZE, 1))), 1, _MAX_CELLS))
+    means = faiss.Kmeans(
+        seen.shape[1],
+        min(cells, len(seen)),
+        niter=10,
+        spherical=True,
+        seed=seed + 1,
+        min_points_per_centroid=1,
+    )
+    means.train(seen)
+    return np.array(means.centroids, dtype=np.float32)
+
+
+def _subquantisers(dimension: int) -> int:
+    return dimension // 2 if dimension % 2 == 0 else dimension
+
+
+def _empty(kind: str, centroids: np.ndarray, partitions: int, seen: np.ndarray) -> Any:
+    """An untrained Faiss index with a list for every cell of every partition."""
+    cells, dimension = centroids.shape
+    metric = faiss.METRIC_INNER_PRODUCT
+    quantizer = faiss.IndexFlatIP(dimension)
+    quantizer.add(np.tile(centroids, (partitions, 1)))
+    lists = cells * partitions
+    if kind == "ivf_flat":
+        index = faiss.IndexIVFFlat(quantizer, dimension, lists, metric)
+    elif kind == "ivf_sq":
+        index = faiss.IndexIVFScalarQuantizer(
+            quantizer, dimension, lists, faiss.ScalarQuantizer.QT_8bit, metric, False
+        )
+    else:
+        index = faiss.IndexIVFPQ(quantizer, dimension, lists, _subquantisers(dimension), 4, metric)
+        index.by_residual = False
+    index.own_fields = True
+    quantizer.this.disown()
+    return index
