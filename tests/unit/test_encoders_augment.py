@@ -48,16 +48,23 @@ def test_augmentation_depends_on_its_generator_only() -> None:
     assert float(first.min()) >= 0.0
 
 
-def test_tilted_examples_are_tilted_by_decibels_per_octave_and_named() -> None:
-    power = torch.ones(64, 80, 120)
-    tilted, chosen = augment.tilt(power, torch.Generator().manual_seed(3), share=0.5)
-    assert torch.equal(tilted[~chosen], power[~chosen])
-    assert 20 <= int(chosen.sum()) <= 44
+def test_tilted_examples_are_tilted_by_decibels_per_octave() -> None:
+    gains = augment._tilt(torch.ones(64, 80, 120), torch.Generator().manual_seed(3))
     octaves = np.log2(filterbank.centres() / 1_000.0)
-    decibels = 10.0 * np.log10(tilted[chosen][:, :, 7].numpy())
+    decibels = 10.0 * np.log10(gains[:, :, 0].numpy())
     slopes = decibels[:, -1] / octaves[-1]
     np.testing.assert_allclose(decibels, slopes[:, None] * octaves, atol=1e-3)
+    assert 12 <= np.count_nonzero(slopes) <= 32
     assert 3.0 < float(np.abs(slopes).max()) <= 4.0
+
+
+def test_light_conditions_leave_the_tone_colour() -> None:
+    power = power_of(tone()).repeat(64, 1, 1)
+    lightly = augment.augment_lightly(power, torch.Generator().manual_seed(0))
+    loud = power > 1e-2
+    change = 10.0 * torch.log10(lightly[..., 4:110] / power[..., 4:110])[loud[..., 4:110]]
+    assert float(change.abs().median()) < 0.2
+    assert float(change.abs().mean()) < 0.5
 
 
 def test_noise_adds_its_power_on_average() -> None:

@@ -12,7 +12,7 @@ import torch
 from timbrel.encoders.contrastive import supervised_nt_xent
 from timbrel.encoders.retrieval import recall
 from timbrel.encoders.style import statistics
-from timbrel.encoders.timbre import Blend, Shape, build
+from timbrel.encoders.timbre import Blend, Shape, _of_picture, build
 from timbrel.encoders.training import learning_rate_factor, unexplained
 
 
@@ -51,12 +51,10 @@ def test_style_is_mean_and_population_deviation_of_each_channel() -> None:
 
 def test_stage_two_is_the_named_blend_of_its_parts() -> None:
     shape = Shape(channels=(4, 4, 8, 8), embedding_size=2, readout=4, target_parts=(2, 1))
-    network = build(shape, Blend(style=0.5, cepstrum=0.25, contrast=0.25, offset=2.0))
-    said = torch.tensor([[2.0, 1.0, -3.0]])
-    found = network.compose(torch.tensor([[0.6, 0.8]]), said)[0].numpy()
-    # (2, 1, offset 2) has length 3, the cepstrum's sign is all that is left of it.
-    expected = [*(np.sqrt(0.5) * np.array([2.0, 1.0, 2.0]) / 3.0), -0.5, 0.5 * 0.6, 0.5 * 0.8]
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    network = build(shape, Blend(style=1.0, cepstrum=0.25, contrast=4.0, offset=2.0))
+    found = network.compose(torch.tensor([[0.6, 0.8]]), torch.tensor([[2.0, 1.0, -3.0]]))[0].numpy()
+    expected = np.array([2.0, 1.0, -1.5, 2.0, 1.2, 1.6])
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected), rtol=1e-5)
     assert network.stage2_size == len(expected)
 
 
@@ -88,3 +86,17 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert factors[4] == pytest.approx(1.0)
     assert factors[99] == pytest.approx(0.01, abs=2e-3)
     assert all(a >= b for a, b in pairwise(factors[5:]))
+
+
+def test_what_is_silent_is_no_part_of_the_picture_s_statistics() -> None:
+    picture = torch.full((1, 80, 120), -2.0)
+    picture[:, :, :40] = 1.0
+    picture[:, 5, :40:2] = 3.0  # the loudest band comes and goes
+    found = _of_picture(picture)[0]
+    mean, deviation, change = found[:80], found[80:160], found[160:240]
+    assert mean[10].item() == pytest.approx(1.0, abs=1e-2)
+    assert deviation[10].item() == pytest.approx(0.0, abs=1e-2)
+    assert mean[5].item() == pytest.approx(2.0, abs=1e-2)
+    assert deviation[5].item() == pytest.approx(1.0, abs=1e-2)
+    assert change[5].item() == pytest.approx(2.0 * 39 / 40, abs=1e-2)
+    assert found[240].item() == pytest.approx(40 / 120, abs=1e-3)

@@ -26,21 +26,15 @@ def augment(power: Tensor, random: torch.Generator) -> Tensor:
     power = _shift(power, random)
     power = _cut_short(power, random)
     power = _room(power, random)
-    power = power * _equaliser(power, random) * _low_pass(power, random)
+    power = power * _tilt(power, random) * _equaliser(power, random) * _low_pass(power, random)
     power = level(power)
     power = _noise(power, random)
     return level(power)
 
 
-def tilt(power: Tensor, random: torch.Generator, share: float = 0.3) -> tuple[Tensor, Tensor]:
-    """A ``share`` of the examples tilted by up to 4 dB per octave about 1 kHz either way; and which ones, bool ``[n]``.
-
-    Apart from ``augment``: so much is another tone colour, though still the same instrument.
-    """
-    octaves = torch.log2(torch.from_numpy(filterbank.centres()).to(power) / 1_000.0).reshape(1, -1, 1)
-    chosen = _happens(power, random, share)
-    slope = _uniform(power, random, -4.0, 4.0) * chosen
-    return power * torch.exp(_DECIBEL * slope * octaves), chosen.flatten()
+def augment_lightly(power: Tensor, random: torch.Generator) -> Tensor:
+    """Only what leaves the tone colour as it is: begun a little early or late, in noise 25 to 60 dB below."""
+    return level(_noise(level(_shift(power, random)), random, nearest_db=25.0, farthest_db=60.0))
 
 
 def level(power: Tensor) -> Tensor:
@@ -104,6 +98,13 @@ def _room(power: Tensor, random: torch.Generator) -> Tensor:
     return result
 
 
+def _tilt(power: Tensor, random: torch.Generator) -> Tensor:
+    """Gains per band: a third of the notes fall or rise by up to 4 dB per octave about 1 kHz."""
+    octaves = torch.log2(torch.from_numpy(filterbank.centres()).to(power) / 1_000.0).reshape(1, -1, 1)
+    slope = _uniform(power, random, -4.0, 4.0) * _happens(power, random, 0.33)
+    return torch.exp(_DECIBEL * slope * octaves)
+
+
 def _equaliser(power: Tensor, random: torch.Generator) -> Tensor:
     """Gains per band: a tilt (deviation 4 dB from end to end) and a smooth curve (deviation 2.5 dB, 7 knots)."""
     bands = torch.linspace(-0.5, 0.5, power.shape[1], device=power.device).reshape(1, -1, 1)
@@ -122,7 +123,9 @@ def _low_pass(power: Tensor, random: torch.Generator) -> Tensor:
     return torch.where(_happens(power, random, 0.2), gain, torch.ones_like(gain))
 
 
-def _noise(power: Tensor, random: torch.Generator) -> Tensor:
+def _noise(
+    power: Tensor, random: torch.Generator, *, nearest_db: float = 10.0, farthest_db: float = 45.0
+) -> Tensor:
     """Three quarters of the notes stand in noise, 10 to 45 dB below, white to pink.
 
     A band's power is that of a sum of amplitudes, |s + n|^2 with n complex Gaussian: noise adds its own power
@@ -132,7 +135,7 @@ def _noise(power: Tensor, random: torch.Generator) -> Tensor:
     widths = torch.from_numpy(filterbank.filters().sum(axis=0)).to(power).reshape(1, -1, 1)
     spectrum = widths * (hertz / 1_000.0) ** -_uniform(power, random, 0.0, 1.0)
     spectrum = spectrum / spectrum.sum(dim=1, keepdim=True)
-    noise = spectrum * torch.exp(-_DECIBEL * _uniform(power, random, 10.0, 45.0))
+    noise = spectrum * torch.exp(-_DECIBEL * _uniform(power, random, nearest_db, farthest_db))
     noise = noise * _happens(power, random, 0.75)
     draws = torch.randn((2, *power.shape), generator=random).to(power.device)
     spread = widths.clamp_min(1.0).rsqrt()

@@ -26,7 +26,9 @@ from timbrel.encoders.mel import PowerMel, log_mel
 from timbrel.encoders.style import statistics
 
 _HIDDEN = 256  # width of the head's hidden layer
-_MOST = 4.0  # standard deviations: a channel that is nearly constant must not outweigh all others where it is not
+_MOST = (
+    4.0  # standard deviations: a channel that is nearly constant must not outweigh all others where it is not
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +46,11 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blend:
-    """What each part is worth in stage 2: shares of the squared cosine distance, which add up to 1.
+    """What each part is worth in stage 2: factors of its squared distance. Style and cepstrum have a mean square length
+    of 1, the contrast's embedding has length 1.
 
-    ``offset``: a constant beside the style, in units of an average style's length. Without it a cosine forgets how far
-    a sound is from the average sound, and only knows in which direction.
+    ``offset``: a constant beside them. Without it a cosine forgets how far a sound is from the average sound, and only
+    knows in which direction.
     """
 
     style: float
@@ -56,7 +59,29 @@ class Blend:
     offset: float
 
 
-BLEND = Blend(style=0.6, cepstrum=0.1, contrast=0.3, offset=1.0)
+BLEND = Blend(style=1.0, cepstrum=0.5, contrast=2.0, offset=1.0)
+
+
+def _over_time(maps: Tensor) -> Tensor:
+    """Mean and deviation over time: ``[b, channels, bands, frames]`` -> ``[b, 2 channels bands]``."""
+    mean = maps.mean(dim=3)
+    deviation = torch.sqrt((maps - mean[..., None]).square().mean(dim=3) + 1e-5)
+    return torch.cat([mean, deviation], dim=1).flatten(1)
+
+
+def _of_picture(picture: Tensor) -> Tensor:
+    """Of the frames that sound, per band: mean, deviation, mean change to the next; and how many sound, ``[b, 241]``.
+
+    A frame fades out of account within the lowest tenth of the picture's range: what is silent has no colour.
+    """
+    loud = picture.amax(dim=1, keepdim=True)
+    low, high = picture.amin(dim=(1, 2), keepdim=True), loud.amax(dim=2, keepdim=True)
+    sounds = (10.0 * (loud - low) / (high - low + 1e-3)).clamp(0.0, 1.0)
+    share = sounds / (sounds.sum(dim=2, keepdim=True) + 1e-3)
+    mean = (picture * share).sum(dim=2)
+    deviation = torch.sqrt(((picture - mean[..., None]).square() * share).sum(dim=2) + 1e-5)
+    change = ((picture[..., 1:] - picture[..., :-1]).abs() * share[..., 1:]).sum(dim=2)
+    return torch.cat([mean, deviation, change, sounds.mean(dim=2)], dim=1)
 
 
 class Residual(nn.Module):
@@ -108,7 +133,8 @@ class TimbreNetwork(nn.Module):
             nn.ReLU(),
             nn.Linear(_HIDDEN, shape.embedding_size),
         )
-        described = 2 * (stem + low + 2 * middle + 2 * high) + 2 * high * bands
+        described = 2 * (stem + low + 2 * middle + 2 * high) + 2 * (middle * 2 * bands + high * bands)
+        described += 3 * filterbank.BANDS + 1
         said = nn.Linear(shape.readout, sum(shape.target_parts))
         nn.init.zeros_(said.weight)  # at first it says: the average sound
         self.readout = nn.Sequential(
@@ -140,23 +166,21 @@ class TimbreNetwork(nn.Module):
     def describe(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """Returns stage 1 ``[b, d1]``, of length 1, and what the readout says, ``[b, style + cepstrum]``."""
         maps = self.blocks(picture)
-        last = maps["body5"]
-        mean = last.mean(dim=3)
-        deviation = torch.sqrt((last - mean[..., None]).square().mean(dim=3) + 1e-5)
-        over_time = torch.cat([mean, deviation], dim=1).flatten(1)
-        said: Tensor = self.readout(torch.cat([statistics(maps), over_time], dim=1))
-        return functional.normalize(self.head(over_time), dim=1), said
+        last = _over_time(maps["body5"])
+        seen = [statistics(maps), last, _over_time(maps["body3"]), _of_picture(picture)]
+        said: Tensor = self.readout(torch.cat(seen, dim=1))
+        return functional.normalize(self.head(last), dim=1), said
 
     def compose(self, stage1: Tensor, said: Tensor) -> Tensor:
         """Stage 2 ``[b, d2]``, of length 1, of what ``describe`` returns."""
         style, cepstrum = said.split(list(self.shape.target_parts), dim=1)
-        offset = self.blend.offset + torch.zeros_like(style[:, :1])
         parts = [
-            (self.blend.style, functional.normalize(torch.cat([style, offset], dim=1), dim=1)),
-            (self.blend.cepstrum, functional.normalize(cepstrum, dim=1)),
-            (self.blend.contrast, stage1),
+            self.blend.style**0.5 * style,
+            self.blend.cepstrum**0.5 * cepstrum,
+            self.blend.offset + torch.zeros_like(style[:, :1]),
+            self.blend.contrast**0.5 * stage1,
         ]
-        return functional.normalize(torch.cat([worth**0.5 * part for worth, part in parts], dim=1), dim=1)
+        return functional.normalize(torch.cat(parts, dim=1), dim=1)
 
     def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """Returns stage 1 ``[b, d1]`` and stage 2 ``[b, d2]``, both of length 1."""
