@@ -97,7 +97,7 @@ class Embeddings(Section):
 class Encoder(Section):
     """The timbre encoder. ``weights``: a folder that holds a trained one; without, it is trained by contrast alone.
 
-    ``style``, ``cepstrum``: how many numbers its readout gives of each.
+    ``style``: how many numbers its readout gives.
     """
 
     weights: str | None
@@ -107,9 +107,7 @@ class Encoder(Section):
     batch_instruments: Annotated[int, Field(ge=2)]
     learning_rate: Rate
     temperature: Annotated[float, Field(gt=0)]
-    readout: Positive
     style: Positive
-    cepstrum: Positive
     readout_weight: Amount
     near_pitch_share: Annotated[float, Field(ge=0, le=1)]
 

@@ -69,7 +69,7 @@ def networks() -> Networks:
         width=16, heads=2, condition_layers=1, decoder_layers=2, feedforward=32, frames_per_token=4
     )
     vae = Vae(VaeShape(instruments=3, channels=(8,) * 5, hidden=(16,) * 4, head_width=8))
-    encoder = build(Shape(channels=(4, 4, 8, 8), embedding_size=16, readout=8, target_parts=(6, 2)))
+    encoder = build(Shape(channels=(4, 4, 8, 8), embedding_size=16, style=6))
     return Networks(codec.eval(), encoder.eval(), vae.eval(), Generator(shape).eval())
 
 

@@ -21,7 +21,7 @@ from timbrel.errors import DataError
 
 INSTRUMENTS = 8
 PITCHES = (48, 55, 60, 66)
-SHAPE = Shape(channels=(8, 8, 16, 16), embedding_size=32, readout=32, target_parts=(12, 4))
+SHAPE = Shape(channels=(8, 8, 16, 16), embedding_size=32, style=12)
 
 
 def note(instrument: int, pitch: int) -> np.ndarray:
@@ -60,6 +60,7 @@ def trained(sounds: Sounds) -> tuple[TimbreNetwork, list[dict[str, float]]]:
         batch_instruments=INSTRUMENTS,
         learning_rate=3e-3,
         temperature=0.1,
+        scaffold=16,
         readout_weight=1.0,
         near_pitch_share=0.5,
         seed=1,
@@ -100,7 +101,7 @@ def test_vectors_have_length_one(
 ) -> None:
     stage1, stage2 = embed(trained[0], sounds)
     assert stage1.shape == (len(LABELS), 32)
-    assert stage2.shape == (len(LABELS), trained[0].stage2_size) == (len(LABELS), 12 + 4 + 1 + 32)
+    assert stage2.shape == (len(LABELS), trained[0].stage2_size) == (len(LABELS), 12 + 80 + 1 + 32)
     np.testing.assert_allclose(np.linalg.norm(stage1, axis=1), 1.0, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(stage2, axis=1), 1.0, atol=1e-5)
 

@@ -79,10 +79,8 @@ def load(folder: Path) -> TimbreNetwork:
 def shape_of(sidecar: Mapping[str, Any]) -> Shape:
     """A Shape from its JSON form. Raises TypeError or ValueError when it is none."""
     stem, low, middle, high = map(int, sidecar["channels"])
-    style, cepstrum = map(int, sidecar["target_parts"])
     return Shape(
         channels=(stem, low, middle, high),
         embedding_size=int(sidecar["embedding_size"]),
-        readout=int(sidecar["readout"]),
-        target_parts=(style, cepstrum),
+        style=int(sidecar["style"]),
     )

@@ -1,11 +1,12 @@
 """The timbre network: a small residual convolution net over a log-mel picture, two vectors from one pass.
 
-    audio [b, 72000] ─► power mel [b, 80, 120] ─► log ─► stem ─► body1 … body5
-                                                          │        │        ├──► head ──► stage1 [b, d1] ─────┐
-                                                          └────────┴────────┴──► readout ─► style, cepstrum ──┴─► stage2
+    audio [b, 72000] ─► power mel [b, 80, 120] ─► log ─┬► stem ─► body1 … body5 ─► head ──► stage1 [b, d1] ──┐
+                                                       │    └────────┴──┬──┴─────► readout ─► style ────────┤
+                                                       ├────────────────┘                                   ├─► stage2
+                                                       └──────────────────────────────────► cepstrum ───────┘
 
-Stage 1 tells instruments apart. Stage 2 orders by how alike sounds are: mostly by style and cepstrum, which the readout
-says of the sound without its noise, room and cut end, and a little by stage 1. ``Blend`` has the proportions.
+Stage 1 tells instruments apart. Stage 2 orders by how alike sounds are, by style, cepstrum and stage 1 together;
+``Blend`` has the proportions.
 
 The stem looks at 7 frames (about 0.2 s) and keeps every fourth frame: the shape of an attack is in its
 channels. A second input channel carries each band's position, so that a channel may mean "bright" and not
@@ -23,25 +24,21 @@ from torch.nn import functional
 
 from timbrel.encoders import filterbank
 from timbrel.encoders.mel import PowerMel, log_mel
-from timbrel.encoders.style import statistics
+from timbrel.encoders.readout import COEFFICIENTS, Cepstrum, Readout, everything, over_time
 
 _HIDDEN = 256  # width of the head's hidden layer
-_MOST = (
-    4.0  # standard deviations: a channel that is nearly constant must not outweigh all others where it is not
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """``channels``: of the stem and the three resolutions after it. ``embedding_size``: d1.
 
-    ``readout``: its hidden width. ``target_parts``: numbers of the style and of the cepstrum that it says.
+    ``style``: how many numbers its readout gives.
     """
 
     channels: tuple[int, int, int, int]
     embedding_size: int
-    readout: int
-    target_parts: tuple[int, int]
+    style: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,28 +57,6 @@ class Blend:
 
 
 BLEND = Blend(style=1.0, cepstrum=0.5, contrast=2.0, offset=1.0)
-
-
-def _over_time(maps: Tensor) -> Tensor:
-    """Mean and deviation over time: ``[b, channels, bands, frames]`` -> ``[b, 2 channels bands]``."""
-    mean = maps.mean(dim=3)
-    deviation = torch.sqrt((maps - mean[..., None]).square().mean(dim=3) + 1e-5)
-    return torch.cat([mean, deviation], dim=1).flatten(1)
-
-
-def _of_picture(picture: Tensor) -> Tensor:
-    """Of the frames that sound, per band: mean, deviation, mean change to the next; and how many sound, ``[b, 241]``.
-
-    A frame fades out of account within the lowest tenth of the picture's range: what is silent has no colour.
-    """
-    loud = picture.amax(dim=1, keepdim=True)
-    low, high = picture.amin(dim=(1, 2), keepdim=True), loud.amax(dim=2, keepdim=True)
-    sounds = (10.0 * (loud - low) / (high - low + 1e-3)).clamp(0.0, 1.0)
-    share = sounds / (sounds.sum(dim=2, keepdim=True) + 1e-3)
-    mean = (picture * share).sum(dim=2)
-    deviation = torch.sqrt(((picture - mean[..., None]).square() * share).sum(dim=2) + 1e-5)
-    change = ((picture[..., 1:] - picture[..., :-1]).abs() * share[..., 1:]).sum(dim=2)
-    return torch.cat([mean, deviation, change, sounds.mean(dim=2)], dim=1)
 
 
 class Residual(nn.Module):
@@ -134,24 +109,15 @@ class TimbreNetwork(nn.Module):
             nn.Linear(_HIDDEN, shape.embedding_size),
         )
         described = 2 * (stem + low + 2 * middle + 2 * high) + 2 * (middle * 2 * bands + high * bands)
-        described += 3 * filterbank.BANDS + 1
-        said = nn.Linear(shape.readout, sum(shape.target_parts))
-        nn.init.zeros_(said.weight)  # at first it says: the average sound
-        self.readout = nn.Sequential(
-            nn.BatchNorm1d(described, affine=False),
-            nn.Hardtanh(-_MOST, _MOST),
-            nn.Linear(described, shape.readout, bias=False),
-            nn.BatchNorm1d(shape.readout),
-            nn.ReLU(),
-            said,
-        )
+        self.readout = Readout(described + 3 * filterbank.BANDS + 1, shape.style)
+        self.cepstrum = Cepstrum()
         position = torch.linspace(-1.0, 1.0, filterbank.BANDS).reshape(1, 1, -1, 1)
         self.register_buffer("position", position, persistent=False)
 
     @property
     def stage2_size(self) -> int:
         """d2, the length of the stage-2 vector."""
-        return sum(self.shape.target_parts) + 1 + self.shape.embedding_size
+        return self.shape.style + 2 * COEFFICIENTS + 1 + self.shape.embedding_size
 
     def blocks(self, picture: Tensor) -> dict[str, Tensor]:
         """Feature maps ``[b, channels, bands, frames]`` of every block, by name, in order."""
@@ -164,16 +130,13 @@ class TimbreNetwork(nn.Module):
         return maps
 
     def describe(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns stage 1 ``[b, d1]``, of length 1, and what the readout says, ``[b, style + cepstrum]``."""
+        """Returns stage 1 ``[b, d1]``, of length 1, and the statistics that the readout reads, ``[b, n]``."""
         maps = self.blocks(picture)
-        last = _over_time(maps["body5"])
-        seen = [statistics(maps), last, _over_time(maps["body3"]), _of_picture(picture)]
-        said: Tensor = self.readout(torch.cat(seen, dim=1))
-        return functional.normalize(self.head(last), dim=1), said
+        last = over_time(maps["body5"])
+        return functional.normalize(self.head(last), dim=1), everything(maps, last, picture)
 
-    def compose(self, stage1: Tensor, said: Tensor) -> Tensor:
-        """Stage 2 ``[b, d2]``, of length 1, of what ``describe`` returns."""
-        style, cepstrum = said.split(list(self.shape.target_parts), dim=1)
+    def compose(self, stage1: Tensor, style: Tensor, cepstrum: Tensor) -> Tensor:
+        """Stage 2 ``[b, d2]``, of length 1, of its parts."""
         parts = [
             self.blend.style**0.5 * style,
             self.blend.cepstrum**0.5 * cepstrum,
@@ -184,8 +147,8 @@ class TimbreNetwork(nn.Module):
 
     def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """Returns stage 1 ``[b, d1]`` and stage 2 ``[b, d2]``, both of length 1."""
-        stage1, said = self.describe(picture)
-        return stage1, self.compose(stage1, said)
+        stage1, described = self.describe(picture)
+        return stage1, self.compose(stage1, self.readout(described), self.cepstrum(picture))
 
 
 class TimbreEncoder(nn.Module):

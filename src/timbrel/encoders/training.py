@@ -1,22 +1,24 @@
 """Training of the timbre network: by contrast, and after a teacher where there is one.
 
 A step sees two notes of each of a few dozen instruments, each note under conditions of its own. Stage 1 has to know an
-instrument again at another pitch and velocity, among others at the same pitch. The readout has to say what the teacher
-says of the same note undisturbed; without a teacher, it gets the contrast's loss, too.
+instrument again at another pitch and velocity, among others at the same pitch. With a teacher, a scaffold of two layers
+on the network's statistics has to say what the teacher says of the same note: that makes the maps worth reading. When
+they are done, the linear readout is fitted to them and the scaffold is taken away. Without a teacher, stage 2 gets the
+contrast's loss, too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from timbrel.encoders.augment import augment, augment_lightly, step_random
+from timbrel.encoders.augment import augment, augment_lightly, level, step_random
 from timbrel.encoders.batches import Sampler, Sounds
 from timbrel.encoders.contrastive import supervised_nt_xent
 from timbrel.encoders.mel import log_mel
@@ -29,16 +31,20 @@ _CLIP_NORM = 5.0
 _LIGHTLY = 0.6  # share of the notes that are hardly disturbed, of which the readout learns
 _VALIDATIONS = 4
 _BATCH = 128
+_FIT_NOTES = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to train. ``readout_weight``: worth of the readout's loss against stage 1's."""
+    """How to train. ``scaffold``: its hidden width; ``readout_weight``: worth of its loss, or of stage 2's,
+    against stage 1's.
+    """
 
     steps: int
     batch_instruments: int
     learning_rate: float
     temperature: float
+    scaffold: int
     readout_weight: float
     near_pitch_share: float
     seed: int
@@ -59,14 +65,17 @@ def train_encoder(
     ``report`` gets the losses every 25 steps and ``validate``'s figures three times on the way.
     """
     network.to(device)
+    network.cepstrum.fit(_pictures(sounds, settings.seed, device))
+    scaffold = _scaffold(network, sounds, settings.scaffold).to(device)
+    trained = nn.ModuleDict({"network": network, "scaffold": scaffold})
     sampler = Sampler(sounds, size=settings.batch_instruments, near_pitch_share=settings.near_pitch_share)
-    optimizer = torch.optim.AdamW(_groups(network), lr=settings.learning_rate)
+    optimizer = torch.optim.AdamW(_groups(trained), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: learning_rate_factor(i, settings.steps))
     labels = torch.arange(sampler.size, device=device).repeat(2)
     every = max(1, settings.steps // _VALIDATIONS)
 
     def step(i: int) -> dict[str, float]:
-        network.train()
+        trained.train()
         rng = step_generator(settings.seed, i)
         rows = sampler.draw(rng)
         random = step_random(rng)
@@ -74,17 +83,20 @@ def train_encoder(
         lightly = torch.rand(len(rows), generator=random).to(device) < _LIGHTLY
         conditions = augment_lightly(power, random), augment(power, random)
         power = torch.where(lightly[:, None, None], *conditions)
-        stage1, said = network.describe(log_mel(power))
+        picture = log_mel(power)
+        stage1, described = network.describe(picture)
         contrast = supervised_nt_xent(stage1, labels, settings.temperature)
         if sounds.target is None:
-            readout = supervised_nt_xent(network.compose(stage1, said), labels, settings.temperature)
+            stage2 = network.compose(stage1, network.readout(described), network.cepstrum(picture))
+            readout = supervised_nt_xent(stage2, labels, settings.temperature)
         else:
             # The teacher heard the note itself: what another condition changed in its colour, it did not hear.
             target = torch.from_numpy(sounds.target[rows]).to(device)
+            said = scaffold(network.readout.features(described))
             readout = unexplained(said[lightly], target[lightly])
         optimizer.zero_grad(set_to_none=True)
         (contrast + settings.readout_weight * readout).backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), _CLIP_NORM)
+        torch.nn.utils.clip_grad_norm_(trained.parameters(), _CLIP_NORM)
         optimizer.step()
         rate = float(schedule.get_last_lr()[0])
         schedule.step()
@@ -93,9 +105,12 @@ def train_encoder(
             report(i + 1, validate(network))
         return {"stage1_loss": contrast.item(), "stage2_loss": readout.item(), "learning_rate": rate}
 
-    state: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    state: dict[str, Stateful] = {"network": trained, "optimizer": optimizer, "schedule": schedule}
     train(step, steps=settings.steps, state=state, report=report, report_every=25, checkpoint=checkpoint)
-    network.eval().to("cpu")
+    network.eval()
+    if sounds.target is not None:
+        network.readout.fit(_readings(network, sounds, settings.seed, device))
+    network.to("cpu")
 
 
 def unexplained(said: Tensor, target: Tensor) -> Tensor:
@@ -128,7 +143,45 @@ def embed(network: TimbreNetwork, sounds: Sounds) -> tuple[np.ndarray, np.ndarra
     return np.concatenate(first), np.concatenate(second)
 
 
-def _groups(network: TimbreNetwork) -> list[dict[str, object]]:
+def _scaffold(network: TimbreNetwork, sounds: Sounds, hidden: int) -> nn.Module:
+    """Features of the readout ``[b, n]`` to the teacher's targets ``[b, d]``; nothing without a teacher."""
+    if sounds.target is None:
+        return nn.Identity()
+    said = nn.Linear(hidden, sounds.target.shape[1])
+    nn.init.zeros_(said.weight)  # at first it says: the average sound
+    width = network.readout.said.in_features
+    return nn.Sequential(nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), said)
+
+
+def _pictures(sounds: Sounds, seed: int, device: torch.device) -> Iterator[Tensor]:
+    """Undisturbed training notes as pictures, some thousands."""
+    rows = np.random.default_rng((seed, 1)).permutation(len(sounds.instrument))[:_FIT_NOTES]
+    for start in range(0, len(rows), _BATCH):
+        yield log_mel(level(sounds.power(np.sort(rows[start : start + _BATCH])).to(device)))
+
+
+@torch.no_grad()
+def _readings(
+    network: TimbreNetwork, sounds: Sounds, seed: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """All training notes for ``Readout.fit``: as they are, lightly disturbed, and fully, which counts for little."""
+    assert sounds.target is not None
+    random = step_random(np.random.default_rng((seed, 2)))
+    ways = (
+        (level, 1.0),
+        (lambda power: augment_lightly(power, random), 1.0),
+        (lambda power: augment(power, random), 0.2),
+    )
+    for start in range(0, len(sounds.instrument), _BATCH):
+        rows = np.arange(start, min(start + _BATCH, len(sounds.instrument)))
+        power = sounds.power(rows).to(device)
+        target = torch.from_numpy(sounds.target[rows, : network.shape.style])
+        for disturbed, weight in ways:
+            _, described = network.describe(log_mel(disturbed(power)))
+            yield network.readout.features(described), target, weight
+
+
+def _groups(network: nn.Module) -> list[dict[str, object]]:
     """Weight decay for matrices and kernels only, not for scales and shifts."""
     decayed = [p for p in network.parameters() if p.ndim > 1]
     free = [p for p in network.parameters() if p.ndim <= 1]

@@ -63,8 +63,7 @@ def _trained(
         Shape(
             channels=(stem, low, middle, high),
             embedding_size=settings.embedding_size,
-            readout=settings.readout,
-            target_parts=(settings.style, settings.cepstrum),
+            style=settings.style,
         )
     )
     losses: list[tuple[int, float, float]] = []
@@ -82,6 +81,7 @@ def _trained(
             batch_instruments=settings.batch_instruments,
             learning_rate=settings.learning_rate,
             temperature=settings.temperature,
+            scaffold=0,  # there is no teacher
             readout_weight=settings.readout_weight,
             near_pitch_share=settings.near_pitch_share,
             seed=params.seed,

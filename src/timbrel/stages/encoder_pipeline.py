@@ -93,12 +93,12 @@ class Examples(Section):
 
 
 class Training(Section):
-    """``readout``: its hidden width; ``readout_weight``: worth of its loss against that of the contrast."""
+    """``scaffold``: its hidden width; ``readout_weight``: worth of its loss against that of the contrast."""
 
     seed: Annotated[int, Field(ge=0)]
     channels: tuple[Positive, Positive, Positive, Positive]
     embedding_size: Positive
-    readout: Positive
+    scaffold: Positive
     steps: Positive
     batch_instruments: Positive
     learning_rate: Rate
@@ -231,7 +231,6 @@ def train(settings: Settings, root: Path, record: Record) -> None:
     """data/encoder_examples -> data/encoder_weights; watched on the validation patches of data/patches."""
     wanted = settings.training
     sounds = read_examples(root / EXAMPLES)
-    assert sounds.target is not None
     record.dataset("examples", root / EXAMPLES)
     patches = NoteSet.open(root / "data" / "patches")
     watched = validation(patches, wanted.seed)
@@ -240,11 +239,7 @@ def train(settings: Settings, root: Path, record: Record) -> None:
         Shape(
             channels=wanted.channels,
             embedding_size=wanted.embedding_size,
-            readout=wanted.readout,
-            target_parts=(
-                settings.examples.components,
-                sounds.target.shape[1] - settings.examples.components,
-            ),
+            style=settings.examples.components,
         )
     )
     train_encoder(
@@ -255,6 +250,7 @@ def train(settings: Settings, root: Path, record: Record) -> None:
             batch_instruments=wanted.batch_instruments,
             learning_rate=wanted.learning_rate,
             temperature=wanted.temperature,
+            scaffold=wanted.scaffold,
             readout_weight=wanted.readout_weight,
             near_pitch_share=wanted.near_pitch_share,
             seed=wanted.seed,
