@@ -10,6 +10,7 @@
     TIMBREL_TRITON_METRICS_PORT  8002
     TIMBREL_BUNDLE               bundle           folder of the bundle that is served
     TIMBREL_MODEL_REPOSITORY     model_repository folder of the Triton configurations
+    TIMBREL_ENCODERS             (empty)          folder of exported encoders, for Triton to serve beside the bundle
     TIMBREL_STATE                .timbrel         folder for logs and run-time files
     TIMBREL_WORKERS              2                worker processes of the HTTP service
     TIMBREL_THREADS              2                computations at the same time, per worker
@@ -59,6 +60,7 @@ class Settings(BaseModel):
     triton_metrics_port: int = Field(8002, ge=1, le=65535)
     bundle: Path = ROOT / "bundle"
     model_repository: Path = ROOT / "model_repository"
+    encoders: Path | None = None
     state: Path = ROOT / ".timbrel"
     workers: int = Field(2, ge=1, le=64)
     threads: int = Field(2, ge=1, le=64)
@@ -81,11 +83,11 @@ class Settings(BaseModel):
             raise ValueError("must be host:port of Triton's gRPC endpoint, such as 127.0.0.1:8001")
         return url
 
-    @field_validator("bundle", "model_repository", "state")
+    @field_validator("bundle", "model_repository", "encoders", "state")
     @classmethod
-    def _absolute(cls, path: Path) -> Path:
+    def _absolute(cls, path: Path | None) -> Path | None:
         # The workers run in another folder than the person who named a relative path.
-        return path.expanduser().absolute()
+        return path.expanduser().absolute() if path is not None else None
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Settings:

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from timbrel.encoders.efficientat import WIDTHS, EfficientAt, divisible, read_published
+from timbrel.encoders.efficientat_audio import SHORTEST, Picture
 from timbrel.encoders.efficientat_mel import filters, picture
+from timbrel.encoders.graph import tones
+from timbrel.encoders.interface import Hearing
 from timbrel.errors import DataError
 
 SHARED = os.environ.get("TIMBREL_SHARED", "")
@@ -36,6 +39,8 @@ def test_it_gives_the_numbers_of_the_reference(
 ) -> None:
     pictures = picture(golden[f"{sound}__wave"][None])
     np.testing.assert_allclose(pictures[0, 0], golden[f"{sound}__mel"], rtol=0, atol=1e-4)
+    in_graph = Picture()(torch.from_numpy(golden[f"{sound}__wave"][None]))
+    np.testing.assert_allclose(in_graph[0, 0], golden[f"{sound}__mel"], rtol=0, atol=1e-4)
     with torch.inference_mode():
         found = read_published(published)(torch.from_numpy(pictures))
     for name, values in zip(("embedding", "logits"), found, strict=True):
@@ -65,6 +70,16 @@ def test_every_width_has_the_published_number_of_parameters(name: str, millions:
         network = EfficientAt(WIDTHS[name])
     count = sum(parameter.numel() for parameter in network.parameters())
     assert count / 1e6 == pytest.approx(millions, rel=2e-3)
+
+
+@pytest.mark.parametrize("samples", [SHORTEST, 514, 10_001, 96_000])
+def test_the_picture_in_the_graph_is_the_one_of_numpy(samples: int) -> None:
+    sounds = np.pad(Hearing(32_000).of(tones(4))[:, :samples], ((0, 0), (0, max(0, 514 - samples))))
+    found = Picture()(torch.from_numpy(sounds[:, :samples])).numpy()
+    assert found.shape == (4, 1, 128, 1 + (samples - 1) // 320)
+    # numpy's mirrors more samples than the window lets through, and so wants some more.
+    frames = found.shape[-1] - (samples < 514)
+    np.testing.assert_allclose(found[..., :frames], picture(sounds)[..., :frames], rtol=0, atol=1e-4)
 
 
 def test_channels_are_multiples_of_eight_and_hardly_fewer() -> None:

@@ -24,10 +24,13 @@ def _configuration(path: Path) -> ModelConfig:
 
 
 def test_every_model_has_a_configuration_and_there_is_no_other() -> None:
-    assert {path.parent.name for path in CONFIGURATIONS.glob("*/config.pbtxt")} == set(MODELS)
+    assert {path.parent.name for path in CONFIGURATIONS.glob("*/config.pbtxt")} == {
+        *MODELS,
+        "published_encoder",
+    }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, "published_encoder"])
 def test_configurations_run_on_cpu_and_gpu_alike(name: str) -> None:
     configuration = _configuration(CONFIGURATIONS / name / "config.pbtxt")
     assert configuration.name == name
@@ -40,7 +43,7 @@ def test_configurations_run_on_cpu_and_gpu_alike(name: str) -> None:
 
 
 def test_only_models_with_inputs_of_one_length_are_batched() -> None:
-    for name in MODELS:
+    for name in [*MODELS, "published_encoder"]:
         configuration = _configuration(CONFIGURATIONS / name / "config.pbtxt")
         fixed = all(size > 0 for tensor in configuration.input for size in tensor.dims)
         assert configuration.HasField("dynamic_batching") == (fixed and configuration.max_batch_size > 0)

@@ -10,6 +10,7 @@ import click
 
 from timbrel.cli.ask import locate, synthesize
 from timbrel.cli.embed import embed
+from timbrel.cli.encoders import encoders
 from timbrel.cli.evaluate import evaluate
 from timbrel.cli.instrument import instrument
 from timbrel.cli.search import search
@@ -27,10 +28,11 @@ HELP = """Search synth patches by sound, and play the timbre map.
   timbrel embed *.wav -o vectors.npz       vectors of any number of recordings
   timbrel serve                            the same over HTTP, with Triton behind it
   timbrel weights list                     weights that others published, and how to get them
+  timbrel encoders list                    the encoders that ours is measured beside, and how to serve them
 
-Everything but `serve` and `weights` runs in this process and needs only the bundle, which `--bundle` or TIMBREL_BUNDLE
-names (default: the one in the repository). Recordings are WAV, FLAC, OGG, MP3 or AIFF. Exit status: 0, or 2
-with one line that says what to do.
+Everything but `serve`, `weights` and `encoders` runs in this process and needs only the bundle, which `--bundle` or
+TIMBREL_BUNDLE names (default: the one in the repository). Recordings are WAV, FLAC, OGG, MP3 or AIFF. Exit status: 0,
+or 2 with one line that says what to do.
 """
 
 
@@ -40,5 +42,5 @@ def main() -> None:
     """See HELP."""
 
 
-for command in (search, synthesize, instrument, locate, embed, serve, evaluate, weights):
+for command in (search, synthesize, instrument, locate, embed, serve, evaluate, weights, encoders):
     main.add_command(command)

@@ -110,8 +110,8 @@ def evaluate_instruments(notes: Path, window: float, output: Path | None, bundle
     """Does a note find its instrument, by one note of each and by those near its pitch?
 
     NOTES is a NoteSet (default: data/notes, of which the held-out instruments are taken) or a folder in NSynth's
-    layout. Beside the bundle's two vectors: MFCC, mel, and EfficientAT mn04 where its file is
-    (`timbrel weights fetch efficientat-mn04`).
+    layout. Beside the bundle's two vectors: MFCC, mel, the codec's latents, and the published encoders whose files are
+    there (`timbrel encoders list`).
 
     \b
     Example:
@@ -202,8 +202,8 @@ def evaluate_ratings(folder: Path, output: Path | None, bundle: Path | None) -> 
     """Do distances agree with how people rated the dissimilarity of sounds?
 
     FOLDER holds sounds/<dataset>/*.aiff and true_dissim/<dataset>.txt, a square matrix of ratings in the order of the
-    sounds' names (Tian, Lattner and Saitis, ISMIR 2025). Beside the bundle's two vectors: MFCC, mel, and EfficientAT
-    mn04 where its file is.
+    sounds' names (Tian, Lattner and Saitis, ISMIR 2025). Beside the bundle's two vectors: MFCC, mel, the codec's
+    latents, and the published encoders whose files are there (`timbrel encoders list`).
 
     \b
     Example:
@@ -271,9 +271,9 @@ def evaluate_sweeps(presets: int, folder: Path, seed: int, output: Path | None, 
 
 def _every_encoder(engine: Engine, *, bundled: bool = True) -> EmbedAll:
     """All that can be asked; on stderr what cannot, and why."""
-    from timbrel.evaluation.encoders import every_encoder
+    from timbrel.evaluation.encoders import of_engine
 
-    embed, absent = every_encoder(engine.models.run, bundled=bundled)
+    embed, absent = of_engine(engine, bundled=bundled)
     for reason in absent.values():
         click.echo(f"left out: {reason}", err=True)
     return embed

@@ -1,64 +1,77 @@
-"""Every encoder that can be asked here, by name: the bundle's, the baselines, and published ones that are at hand."""
+"""Every encoder that can be asked here, each vector by its name: the bundle's, the baselines, and what is at hand.
+
+stage1, stage2                             the bundle's two vectors
+mfcc, mel, codec                           baselines
+<published encoder>, <…>-style             its embedding, and the style of its blocks where it has any
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import soxr
 
-from timbrel.encoders.baselines import BASELINES
-from timbrel.encoders.frontend import SAMPLE_RATE
+from timbrel.codec.runtime import ENCODER, Codec, codec_of
+from timbrel.encoders.interface import Embedded, Encoder
+from timbrel.encoders.registry import ENCODERS, NETWORKS, Ours, open_encoder
 from timbrel.errors import DataError
 from timbrel.library.vectors import RunModel, embed_clips
-from timbrel.published import find
+from timbrel.published import CATALOGUE
+
+if TYPE_CHECKING:
+    from timbrel.engine.engine import Engine
 
 OURS = "stage2"
 BUNDLED = ("stage1", OURS)
-EFFICIENTAT = "efficientat-mn04"
+# What reports call an encoder's vectors where that is not its own name, and its name with "-style".
+NAMES = {"timbre": BUNDLED, "clap-music": ("clap", "clap-style")}
 # Clips [b, 72000] (``frontend.clip``) -> the vectors [b, d] of every encoder, by name; one pass of each network.
 EmbedAll = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
-def every_encoder(run: RunModel, *, bundled: bool = True) -> tuple[EmbedAll, Mapping[str, str]]:
-    """(all that can be asked, why others cannot). ``stage1`` and ``stage2`` are the bundle's two vectors; without
-    ``bundled`` they are left out.
+def of_engine(engine: Engine, *, bundled: bool = True) -> tuple[EmbedAll, Mapping[str, str]]:
+    """As ``every_encoder``, with the models and the codec of an engine."""
+    codec = codec_of(engine.models, engine.bundle.manifest.models[ENCODER].inputs)
+    return every_encoder(engine.models.run, codec, bundled=bundled)
+
+
+def every_encoder(
+    run: RunModel, codec: Codec | None = None, *, bundled: bool = True
+) -> tuple[EmbedAll, Mapping[str, str]]:
+    """(all that can be asked, why those cannot whose file could be fetched).
+
+    Without ``bundled`` the bundle's two vectors are left out, without ``codec`` its latents.
     """
-    published: list[EmbedAll] = []
+    ours = Ours(lambda clips: embed_clips(run, clips), codec.encode_batch if codec else None)
+    opened: list[Encoder] = []
     absent: dict[str, str] = {}
-    try:
-        published.append(_efficientat())
-    except DataError as error:
-        absent[EFFICIENTAT] = error.message
+    for name in ENCODERS:
+        if (name == "timbre" and not bundled) or (name == "codec" and codec is None):
+            continue
+        try:
+            opened.append(open_encoder(name, ours=ours))
+        except DataError as error:
+            # Of files that cannot be fetched nothing is said. Two encoders may want the same one.
+            if NETWORKS[name].weights in CATALOGUE and error.message not in absent.values():
+                absent[name] = error.message
 
     def embed(clips: np.ndarray) -> dict[str, np.ndarray]:
-        found = dict(zip(BUNDLED, embed_clips(run, clips), strict=True)) if bundled else {}
-        found |= {name: encoder(clips) for name, encoder in BASELINES.items()}
-        for each in published:
-            found |= each(clips)
+        found: dict[str, np.ndarray] = {}
+        for encoder in opened:
+            found |= named(encoder.name, encoder.embed(clips))
         return found
 
     return embed, absent
 
 
+def named(encoder: str, vectors: Embedded) -> dict[str, np.ndarray]:
+    """Vectors by the names that reports give them."""
+    plain, style = NAMES.get(encoder, (encoder, f"{encoder}-style"))
+    found = {plain: vectors.embedding}
+    return found if vectors.style is None else found | {style: vectors.style}
+
+
 def baselines(names: Iterable[str]) -> list[str]:
     """Of encoders' names, those that stand beside the bundle's own vectors."""
     return [name for name in names if name not in BUNDLED]
-
-
-def _efficientat() -> EmbedAll:
-    """Its embedding and the style of all its blocks. Raises DataError when its file is not at hand."""
-    path = find(EFFICIENTAT)
-    # torch, which nothing else here needs
-    from timbrel.encoders import efficientat, efficientat_mel
-
-    network = efficientat.read_published(path)
-
-    def embed(clips: np.ndarray) -> dict[str, np.ndarray]:
-        resampled = np.stack(
-            [soxr.resample(each, SAMPLE_RATE, efficientat_mel.SAMPLE_RATE) for each in clips]
-        )
-        embedding, style = efficientat.vectors(network, efficientat_mel.picture(resampled))
-        return {EFFICIENTAT: embedding, f"{EFFICIENTAT}-style": style}
-
-    return embed

@@ -110,6 +110,11 @@ def serve(settings: Settings, say: Say | None = None) -> None:
     with _signals(run):
         try:
             environment = os.environ | _engine(settings, run)
+            if settings.encoders is not None:
+                beside = run.triton.encoders if run.triton else ()
+                say(
+                    f"encoders beside the bundle's models: {', '.join(beside) or 'none, for no Triton is started'}"
+                )
             _start_service(settings, run, environment)
             say(
                 f"ready: {settings.url} (documentation at {settings.url}/docs); logs in {settings.state / 'logs'}"
@@ -162,7 +167,8 @@ def _start_service(settings: Settings, run: _Run, environment: dict[str, str]) -
     temporary.mkdir()
     for name in Settings.model_fields:
         if name not in ("engine", "triton_url"):
-            environment[variable(name)] = str(getattr(settings, name))
+            value = getattr(settings, name)
+            environment[variable(name)] = "" if value is None else str(value)
     environment |= {
         "BENTOML_HOME": str(home),
         "BENTOML_DO_NOT_TRACK": "True",

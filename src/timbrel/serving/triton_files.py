@@ -24,6 +24,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_INT64, ModelConfig
 
 from timbrel.errors import BundleError, ConfigurationError
+from timbrel.library.exported import read_exported
 from timbrel.library.manifest import FILE_NAME as MANIFEST_NAME
 from timbrel.library.manifest import MODELS, ModelEntry, read_manifest
 
@@ -118,6 +119,22 @@ def lay_out_models(bundle: Path, configurations: Path, folder: Path) -> None:
         (folder / name / "1").mkdir(parents=True, exist_ok=True)
         (folder / name / "config.pbtxt").write_text(text_format.MessageToString(configuration))
         shutil.copyfile(bundle / entry.file, folder / name / "1" / "model.onnx")
+
+
+def lay_out_encoders(exported: Path, configurations: Path, folder: Path) -> list[str]:
+    """Add the encoders of ``exported`` (`timbrel encoders export`) to a model repository; returns their names.
+
+    They share the configurations of ``published_encoder``, each with its name and sizes. Raises as ``lay_out_models``.
+    """
+    names = []
+    for encoder in read_exported(exported):
+        configuration = _fitted(configurations / "published_encoder", encoder.model)
+        configuration.name = encoder.name
+        (folder / encoder.name / "1").mkdir(parents=True)
+        (folder / encoder.name / "config.pbtxt").write_text(text_format.MessageToString(configuration))
+        shutil.copyfile(exported / encoder.model.file, folder / encoder.name / "1" / "model.onnx")
+        names.append(encoder.name)
+    return names
 
 
 def _fitted(folder: Path, entry: ModelEntry) -> ModelConfig:

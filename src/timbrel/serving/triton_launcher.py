@@ -8,14 +8,14 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from timbrel.errors import ConfigurationError, Unavailable
 from timbrel.library.manifest import MODELS
 from timbrel.serving.processes import Child, check_port
-from timbrel.serving.triton_files import TritonWheel, lay_out_backends, lay_out_models
+from timbrel.serving.triton_files import TritonWheel, lay_out_backends, lay_out_encoders, lay_out_models
 from timbrel.settings import Settings
 
 HOST = "127.0.0.1"
@@ -28,10 +28,14 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Triton:
-    """A running server: gRPC at ``grpc_url``; ``stop()`` ends it and removes what it left."""
+    """A running server: gRPC at ``grpc_url``; ``stop()`` ends it and removes what it left.
+
+    ``encoders``: the names of those it serves beside the bundle's models.
+    """
 
     child: Child
     folder: Path
+    encoders: tuple[str, ...]
     http_port: int
     grpc_port: int
     metrics_port: int
@@ -53,18 +57,22 @@ class Triton:
                 f"Triton takes no path with spaces such as {folder}: set TIMBREL_STATE to another"
             )
         lay_out_backends(wheel, folder / "backends")
-        lay_out_models(settings.bundle, settings.model_repository, folder / "models")
+        models = folder / "models"
+        lay_out_models(settings.bundle, settings.model_repository, models)
+        encoders: Sequence[str] = ()
+        if settings.encoders is not None:
+            encoders = lay_out_encoders(settings.encoders, settings.model_repository, models)
         # One server's regions are told from another's by the prefix, so that leftovers can be removed safely.
         prefix = f"{shared_memory_prefix(os.getpid())}{settings.triton_grpc_port}_"
         child = Child.start(
             "Triton",
-            _command(settings, wheel, folder, prefix),
+            _command(settings, wheel, folder, prefix, [*MODELS, *encoders]),
             environment=wheel.environment(os.environ),
             log=settings.state / "logs" / "triton.log",
             folder=folder,
         )
         ports = (settings.triton_http_port, settings.triton_grpc_port, settings.triton_metrics_port)
-        return cls(child, folder, *ports, prefix)
+        return cls(child, folder, tuple(encoders), *ports, prefix)
 
     def is_ready(self) -> bool:
         """Whether the server and all of its models answer."""
@@ -94,7 +102,9 @@ class Triton:
                 raise Unavailable(f"Triton was not ready after {timeout:.0f} s: see {self.child.log}")
             if now - told >= 3:
                 told = now
-                progress(f"Triton is loading {len(MODELS)} models … {now - started:.0f} s")
+                progress(
+                    f"Triton is loading {len(MODELS) + len(self.encoders)} models … {now - started:.0f} s"
+                )
             time.sleep(0.1)
 
     def stop(self) -> bool:
@@ -127,14 +137,16 @@ def remove_shared_memory(prefix: str) -> None:
         region.unlink(missing_ok=True)
 
 
-def _command(settings: Settings, wheel: TritonWheel, folder: Path, prefix: str) -> list[str]:
+def _command(
+    settings: Settings, wheel: TritonWheel, folder: Path, prefix: str, models: Sequence[str]
+) -> list[str]:
     return [
         str(wheel.server),
         f"--model-repository={folder / 'models'}",
         f"--backend-directory={folder / 'backends'}",
         f"--cache-directory={wheel.caches}",
         "--model-control-mode=explicit",
-        *(f"--load-model={name}" for name in MODELS),
+        *(f"--load-model={name}" for name in models),
         f"--http-address={HOST}",
         f"--http-port={settings.triton_http_port}",
         f"--grpc-address={HOST}",
