@@ -186,7 +186,6 @@ VITAL = (
         osc_1_distortion_type=7.0, osc_2_on=1.0, osc_2_level=0.0, osc_2_transpose=[0.0, 12.0, 19.0],
         osc_2_tune=0.0, osc_2_random_phase=0.0,
     ),
-    _vital("noise", "sample_level", _even(0.0, 0.9), sample_on=1.0, sample_random_phase=0.0),
     _vital(
         "unison detune", "osc_1_unison_detune", _even(0.5, 6.0), osc_1_unison_voices=[3.0, 5.0, 7.0], osc_2_on=0.0,
     ),

@@ -2,7 +2,7 @@
 
 A folder of them, one file each, named by what was asked for (engine, attribute, settings of every step):
 
-    <folder>/<digest>.npz    audio int16 [20, 96000], 24 kHz, peak at -1 dBFS; and its ``fault``, if it has one
+    <folder>/<digest>.npz    audio int16 [20, 96000], 24 kHz, peak at -1 dBFS; log-spectral distances; what went wrong
 
 Presets are taken in an order drawn by the seed. Of each attribute so many are kept as are asked for; one is left out
 for what its audio says, before any encoder has heard it (``fault``).
@@ -34,6 +34,8 @@ STEP_DB = 0.05
 WAY_DB = 1.0
 # So many presets are tried for each that is wanted.
 TRIES = 6
+# A sweep takes some seconds; which ones are kept must not depend on what else the machine is doing.
+TIMEOUT_SECONDS = 3600.0
 NOTHING = np.zeros((0, 0), dtype=np.int16)
 _FRAME, _HOP, _FLOOR_DB = 2048, 1200, -60.0
 Progress = Callable[[str, int, int], None]
@@ -126,14 +128,15 @@ def render_sweeps(
             return [path for found in kept for path in found]
         _play([plan for some in asked for plan in some], folder, workers, progress)
         for found, some in zip(kept, asked, strict=True):
-            found += [path for plan in some if not _fault_of(path := folder / f"{plan.digest}.npz")]
+            found += [path for plan in some if not left_out(path := folder / f"{plan.digest}.npz")]
 
 
 def _play(some: Sequence[SweepPlan], folder: Path, workers: int | None, progress: Progress) -> None:
     """Render those of which ``folder`` has no file."""
     missing = [plan for plan in some if not (folder / f"{plan.digest}.npz").is_file()]
     for done, (plan, result) in enumerate(
-        zip(missing, map_jobs(missing, _render, workers=workers), strict=True), start=1
+        zip(missing, map_jobs(missing, _render, workers=workers, timeout=TIMEOUT_SECONDS), strict=True),
+        start=1,
     ):
         rendered = result.value or _Rendered(NOTHING, result.fault)
         with atomic_write(folder / f"{plan.digest}.npz") as handle:
@@ -144,9 +147,13 @@ def _play(some: Sequence[SweepPlan], folder: Path, workers: int | None, progress
         progress("sweeps", done, len(missing))
 
 
-def _fault_of(path: Path) -> str:
+def left_out(path: Path) -> str:
+    """Why a sweep's file has no part in a measurement; empty when it has.
+
+    silent, not_repeatable, crashed, timed_out, failed: of the engine. stands_still, hardly_moves: see ``fault``.
+    """
     with np.load(path) as content:
-        return str(content["fault"])
+        return str(content["fault"]) or fault(content["steps_db"].tolist(), float(content["way_db"]))
 
 
 def load(path: Path) -> Sweep:
@@ -167,6 +174,10 @@ def load(path: Path) -> Sweep:
 
 def _render(plan: SweepPlan) -> _Rendered:
     """In an engine's own process."""
+    # What sounds different each time (noise, an LFO that runs on) is found out before the rest is played.
+    last, again = (play(plan.steps[-1], KEY)[0] for _ in range(2))
+    if not np.array_equal(last, again):
+        return _Rendered(NOTHING, "not_repeatable")
     sounds = []
     for patch in plan.steps:
         audio, rate = play(patch, KEY)
@@ -174,13 +185,10 @@ def _render(plan: SweepPlan) -> _Rendered:
             return _Rendered(NOTHING, "silent")
         resampled = soxr.resample(audio, rate, SAMPLE_RATE)[:NOTE_SAMPLES]
         sounds.append(quantise(np.pad(resampled, (0, NOTE_SAMPLES - len(resampled)))))
-    again, _ = play(plan.steps[-1], KEY)
-    if not np.array_equal(again, audio):
-        return _Rendered(NOTHING, "not_repeatable")
     spectra = [log_spectrum(sound) for sound in sounds]
     steps_db = [spectral_distance(one, other) for one, other in pairwise(spectra)]
     way_db = spectral_distance(spectra[0], spectra[-1])
-    return _Rendered(np.stack(sounds), fault(steps_db, way_db), tuple(steps_db), way_db)
+    return _Rendered(np.stack(sounds), "", tuple(steps_db), way_db)
 
 
 def _presets(engine: str, count: int, rng: np.random.Generator) -> list[Patch]:
