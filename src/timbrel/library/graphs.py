@@ -30,18 +30,16 @@ class Graphs:
         """Lengths of the candidate queue while a graph is walked, least first."""
         return 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024
 
-    def first_lists(self, partitions: Sequence[int]) -> tuple[tuple[int, Any], ...]:
-        """What ``search`` takes for these partitions."""
-        return tuple(self.graphs[number] for number in partitions)
+    def prepare(self, efforts: Mapping[int, int]) -> tuple[tuple[int, Any, int], ...]:
+        """What ``search`` takes: each of these partitions with its effort."""
+        return tuple((*self.graphs[number], effort) for number, effort in efforts.items())
 
-    def search(
-        self, vectors: np.ndarray, graphs: Sequence[tuple[int, Any]], effort: int, k: int
-    ) -> np.ndarray:
+    def search(self, vectors: np.ndarray, graphs: Sequence[tuple[int, Any, int]], k: int) -> np.ndarray:
         """Candidate rows for the ``k`` nearest to each of ``vectors`` [q, d], int64 [q, m], -1 for none."""
         wanted = int(k * _OVERSAMPLING) + _EXTRA
-        parameters = faiss.SearchParametersHNSW(efSearch=max(effort, wanted))
         found = []
-        for first, graph in graphs:
+        for first, graph, effort in graphs:
+            parameters = faiss.SearchParametersHNSW(efSearch=max(effort, wanted))
             rows = graph.search(vectors, wanted, params=parameters)[1]
             found.append(np.where(rows < 0, -1, rows + first))
         return np.concatenate(found, axis=1)

@@ -42,13 +42,13 @@ class Found:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Gate:
     """What a gate opens, as few slices, and how so many hits are looked for in it: ``scanned`` slices, and for
-    each searcher its lists and its effort.
+    each searcher what it prepared.
     """
 
     size: int
     slices: tuple[tuple[int, int], ...]
     scanned: tuple[tuple[int, int], ...]
-    searches: tuple[tuple[Searcher, Any, int], ...]
+    searches: tuple[tuple[Searcher, Any], ...]
 
     def rows(self) -> np.ndarray:
         return np.concatenate([np.arange(*each) for each in self.slices] or [np.empty(0, dtype=np.int64)])
@@ -222,16 +222,19 @@ class PitchIndex:
         if vectors.ndim != 2 or len(vectors) != len(pitches):
             raise InputError(f"{list(vectors.shape)} query vectors do not go with {len(pitches)} pitches")
         vectors = self._checked(vectors, k)
-        members: dict[_Gate, list[int]] = {}
-        for number, pitch in enumerate(pitches):
-            gated = None if pitch is None or math.isnan(pitch) else float(pitch)
-            members.setdefault(self._gate(gated, window, octaves, k), []).append(number)
-        answers: dict[int, Found] = {}
-        for gate, numbers in members.items():
+        at = np.array([math.nan if pitch is None else pitch for pitch in pitches], dtype=np.float64)
+        if np.isinf(at).any():
+            raise InputError("a pitch is infinite; give finite MIDI numbers, or none for all pitches")
+        filed = np.floor(at + 0.5)  # ``semitone`` of them all
+        order = np.argsort(filed, kind="stable")  # NaN last
+        found: list[Found] = []
+        for numbers in np.split(order, np.flatnonzero(np.diff(np.nan_to_num(filed[order], nan=1e9))) + 1):
+            first = float(at[numbers[0]]) if len(numbers) else math.nan
+            gate = self._gate(None if math.isnan(first) else first, window, octaves, k)
             at_once = max(1, _PRODUCTS // (gate.size or 1))
             for start in range(0, len(numbers), at_once):
-                some = numbers[start : start + at_once]
-                answers |= zip(some, self._search(gate, vectors[some], k, allow), strict=True)
+                found += self._search(gate, vectors[numbers[start : start + at_once]], k, allow)
+        answers = dict(zip(order.tolist(), found, strict=True))
         return tuple(answers[number] for number in range(len(vectors)))
 
     def save(self, folder: Path) -> None:
@@ -279,9 +282,8 @@ class PitchIndex:
             _slices(everything),
             _slices([self._store.partitions[number] for number in numbers if number not in searched]),
             tuple(
-                (searcher, searcher.first_lists(list(efforts)), max(efforts.values()))
+                (self._plan.searchers[kind], self._plan.searchers[kind].prepare(efforts))
                 for kind, efforts in by_kind.items()
-                for searcher in [self._plan.searchers[kind]]
             ),
         )
 
@@ -312,20 +314,20 @@ class PitchIndex:
         if allow is not None:
             rows = store.nearest(vectors, (), k, allowed=self._allowed(gate, allow))
         else:
-            found = [searcher.search(vectors, lists, effort, k) for searcher, lists, effort in gate.searches]
+            found = [searcher.search(vectors, prepared, k) for searcher, prepared in gate.searches]
             if gate.scanned or not found:
                 found.append(store.nearest(vectors, gate.scanned, k))
             rows = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
-        ids = store.ids[rows] if rows.size else rows
-        distances = 1 - store.products(vectors, rows)
-        distances[distances < 0] = 0
-        distances[rows < 0] = np.inf
+        if not rows.size:
+            return [Found(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))] * len(vectors)
+        ids = store.ids[rows]
+        distances = 1 - store.products(vectors, rows)  # infinite where there is no row
+        np.maximum(distances, 0, out=distances)
         order = np.lexsort((ids, distances), axis=1)[:, :k]
-        ids, distances = np.take_along_axis(ids, order, 1), np.take_along_axis(distances, order, 1)
-        return [
-            Found(own_ids[:count], own[:count])
-            for own_ids, own, count in zip(ids, distances, np.isfinite(distances).sum(axis=1), strict=True)
-        ]
+        query = np.arange(len(vectors))[:, None]
+        ids, distances = ids[query, order], distances[query, order]
+        counts = np.isfinite(distances).sum(axis=1).tolist()
+        return [Found(ids[row, :count], distances[row, :count]) for row, count in enumerate(counts)]
 
 
 def _fault(vector: np.ndarray, dimension: int) -> str:

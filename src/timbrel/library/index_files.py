@@ -146,7 +146,7 @@ def _read_sections(data: bytes, sidecar: Mapping[str, Any]) -> tuple[Store, Plan
     searchers = {kind: restore(kind, layout, arrays, store) for kind, layout in sidecar["searchers"].items()}
     for number, each in enumerate(kept):
         if each.kind != FLAT:
-            searchers[each.kind].first_lists([number])  # KeyError: it was never filed
+            searchers[each.kind].prepare({number: 1})  # KeyError: it was never filed
     return store, Plan(kept, searchers, float(sidecar["target_recall"]))
 
 

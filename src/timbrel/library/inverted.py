@@ -13,9 +13,8 @@ candidates; distances are computed from the full vectors (``partitions.Store``).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import faiss as typed_faiss
@@ -43,6 +42,18 @@ _CHUNK = 65_536
 
 
 @dataclass(frozen=True, slots=True)
+class Lists:
+    """A choice of lists: for the ``rank``-th nearest cell of a query the list ``first`` + cell, both int64 [m];
+    ``cells`` is how many cells are needed. ``parameters`` go with each call: the index's own are shared by threads.
+    """
+
+    first: np.ndarray
+    rank: np.ndarray
+    cells: int
+    parameters: Any  # faiss.SearchParametersIVF
+
+
+@dataclass(frozen=True, slots=True)
 class Inverted:
     """Lists over some partitions of a store. ``first_list`` maps a partition's number to its first list.
 
@@ -54,8 +65,6 @@ class Inverted:
     centroids: np.ndarray
     first_list: dict[int, int]
     index: Any  # faiss.IndexIVF
-    _parameters: dict[int, Any] = field(default_factory=dict, compare=False)
-    _making: Any = field(default_factory=threading.Lock, compare=False)
 
     @property
     def efforts(self) -> tuple[int, ...]:
@@ -91,32 +100,40 @@ class Inverted:
         }
         return tuple(sorted(each for each in ladder if each <= max(1, cells // 2)))
 
-    def first_lists(self, partitions: Sequence[int]) -> np.ndarray:
-        """What ``search`` takes for these partitions: int64 [m, 1]."""
-        return np.array([[self.first_list[number]] for number in partitions], dtype=np.int64)
+    def prepare(self, efforts: Mapping[int, int]) -> Lists:
+        """What ``search`` takes: of each of these partitions so many cells."""
+        first = [self.first_list[number] for number, effort in efforts.items() for _ in range(effort)]
+        rank = [each for effort in efforts.values() for each in range(effort)]
+        return Lists(
+            np.array(first), np.array(rank), max(rank) + 1, faiss.SearchParametersIVF(nprobe=len(rank))
+        )
 
-    def search(self, vectors: np.ndarray, first_lists: np.ndarray, effort: int, k: int) -> np.ndarray:
-        """Candidate rows for the ``k`` nearest to each of ``vectors`` [q, d], int64 [q, m], -1 for none;
-        ``effort`` is how many cells are read.
-        """
+    def search(self, vectors: np.ndarray, lists: Lists, k: int) -> np.ndarray:
+        """Candidate rows for the ``k`` nearest to each of ``vectors`` [q, d], int64 [q, m], -1 for none."""
+        count, most = len(vectors), lists.cells
         seen = vectors @ self.rotation.T
-        near = (seen @ self.centroids.T).argpartition(-effort, axis=1)[:, -effort:]
-        lists = first_lists + near[:, None]  # [q, partitions, effort]
+        near = seen @ -self.centroids.T
+        if most > 1:
+            some = near.argpartition(most - 1, axis=1)[:, :most]
+            row = np.arange(count)[:, None]
+            cells = some[row, near[row, some].argsort(axis=1)]
+        else:
+            cells = near.argmin(axis=1)[:, None]
+        read = np.ascontiguousarray(cells.take(lists.rank, axis=1) + lists.first)
         wanted = int(k * OVERSAMPLING[self.kind]) + _EXTRA[self.kind]
-        products = np.empty((len(vectors), wanted), dtype=np.float32)
-        rows = np.empty((len(vectors), wanted), dtype=np.int64)
-        unused = np.zeros(lists.shape, dtype=np.float32)  # distances to the cells, for residual codes
-        read = lists.size // len(vectors)
+        products = np.empty((count, wanted), dtype=np.float32)
+        rows = np.empty((count, wanted), dtype=np.int64)
+        unused = np.zeros(read.shape, dtype=np.float32)  # distances to the cells, for residual codes
         self.index.search_preassigned_c(
-            len(vectors),
+            count,
             faiss.swig_ptr(seen),
             wanted,
-            faiss.swig_ptr(lists),
+            faiss.swig_ptr(read),
             faiss.swig_ptr(unused),
             faiss.swig_ptr(products),
             faiss.swig_ptr(rows),
             False,
-            self._parameters.get(read) or self._reading(read),
+            lists.parameters,
         )
         return rows
 
@@ -138,11 +155,6 @@ class Inverted:
         for number in range(first, first + len(self.centroids)):
             self.index.ntotal -= self.index.invlists.list_size(number)
             self.index.invlists.resize(number, 0)
-
-    def _reading(self, lists: int) -> Any:
-        """Search parameters for so many lists: given with the call, since the index's own are shared by threads."""
-        with self._making:
-            return self._parameters.setdefault(lists, faiss.SearchParametersIVF(nprobe=lists))
 
 
 def fit(kind: str, store: Store, members: Sequence[int], *, seed: int = 0) -> Inverted:

@@ -39,8 +39,8 @@ class Searcher(Protocol):
 
     @property
     def efforts(self) -> tuple[int, ...]: ...
-    def first_lists(self, partitions: Sequence[int]) -> Any: ...
-    def search(self, vectors: np.ndarray, first_lists: Any, effort: int, k: int) -> np.ndarray: ...
+    def prepare(self, efforts: Mapping[int, int]) -> Any: ...
+    def search(self, vectors: np.ndarray, prepared: Any, k: int) -> np.ndarray: ...
     def layout(self) -> dict[str, Any]: ...
     def arrays(self) -> dict[str, np.ndarray]: ...
 
@@ -147,7 +147,6 @@ def prove(
     asked = rng.choice(others if len(others) else len(store.ids), _QUERIES)
     vectors = store.vectors[asked]
     similar = vectors @ store.vectors[part.start : part.stop].T
-    lists = searcher.first_lists([number])
     efforts: list[int | None] = []
     recalls: list[float | None] = []
     for k in DEPTHS:
@@ -155,7 +154,7 @@ def prove(
         if len(part) >= _ROOM * k:
             floors = np.partition(similar, len(part) - k, axis=1)[:, -k, None]
             for tried in searcher.efforts:
-                rows = searcher.search(vectors, lists, tried, k)
+                rows = searcher.search(vectors, searcher.prepare({number: tried}), k)
                 reached = np.take_along_axis(similar, np.maximum(rows - part.start, 0), axis=1) >= floors
                 hits = np.minimum(np.count_nonzero(reached & (rows >= 0), axis=1), k).sum()
                 if hits >= target_recall * k * _QUERIES:
