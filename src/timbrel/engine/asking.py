@@ -107,7 +107,7 @@ def of_patch(bundle: Bundle, like: Like, *, mode: Mode, pitch: float | None) -> 
         gates.require(gate)
     return Question(
         query=_query(midi, confidence, gate),
-        stage1=unit(bundle.index.vector(chosen.row)),
+        stage1=unit(bundle.index.vectors(np.array([chosen.row]))[0]),
         stage2=unit(bundle.stage2[chosen.row].astype(np.float32)),
         leave_out=patch.patch_id,
     )

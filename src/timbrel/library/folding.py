@@ -23,6 +23,7 @@ from timbrel.library.tables import Patch, Render
 # Renders that stage 1 proposes for each render. More copies of one sound than these still fold: each finds
 # others, and through them their leader.
 NEIGHBOURS = 16
+BATCH = 4096
 PITCH_TOLERANCE = 0.5
 LEAST_SHARED = 0.5
 
@@ -84,14 +85,20 @@ def leaders(
     result = np.arange(len(patches), dtype=np.int32)
     by_payload: dict[str, int] = {}
     near: list[set[int]] = [set() for _ in patches]
-    for row, render in enumerate(renders):
-        pitch = None if math.isnan(render.f0_midi) else render.f0_midi
-        # A pitch at the border of two semitones may be filed under either.
-        found = index.query(index.vector(row), pitch=pitch, window=1, k=NEIGHBOURS).ids
-        close = found[apart(stage2[found], stage2[row]) <= distance]
-        number = int(patch_of[row])
-        for other in patch_of[close].tolist():
-            near[max(number, other)].add(min(number, other))
+    for start in range(0, len(renders), BATCH):
+        rows = np.arange(start, min(start + BATCH, len(renders)))
+        # A pitch at the border of two semitones may be filed under either: a window of one.
+        answers = index.query_batch(
+            index.vectors(rows),
+            pitches=np.array([renders[row].f0_midi for row in rows]),
+            window=1,
+            k=NEIGHBOURS,
+        )
+        for row, found in zip(rows, answers, strict=True):
+            close = found.ids[apart(stage2[found.ids], stage2[row]) <= distance]
+            number = int(patch_of[row])
+            for other in patch_of[close].tolist():
+                near[max(number, other)].add(min(number, other))
     for number, patch in enumerate(patches):
         twin = by_payload.setdefault(patch.sha256, number)
         if twin != number:
