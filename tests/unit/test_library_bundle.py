@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import zipfile
@@ -21,7 +22,7 @@ from timbrel.library import manifest as manifests
 from timbrel.library.build import build_library
 from timbrel.library.bundle import Bundle
 from timbrel.library.describe import describe_model
-from timbrel.library.manifest import Provenance, Tensor
+from timbrel.library.manifest import FileEntry, Provenance, Tensor
 from timbrel.notes import dx7
 
 FILES = (
@@ -303,3 +304,59 @@ def test_the_id_covers_all_but_itself_and_its_provenance(folder: Path) -> None:
     assert replace(manifest, id="x").content_id() == manifest.id
     assert replace(manifest, data=()).content_id() != manifest.id
     assert replace(manifest, map=replace(manifest.map, radius=2.0)).content_id() != manifest.id
+
+
+def _older(folder: Path) -> None:
+    """Make the bundle one of before there were folds."""
+    content = json.loads((folder / "manifest.json").read_text())
+    del content["library"]["folds"], content["files"]["library/folds.npy"], content["search"]["fold_distance"]
+    (folder / "library/folds.npy").unlink()
+    described = {name: value for name, value in content.items() if name not in ("id", "provenance")}
+    canonical = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    content["id"] = hashlib.sha256(canonical.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+def test_a_bundle_of_before_there_were_folds_is_folded_when_it_is_opened(folder: Path) -> None:
+    _older(folder)
+    bundle = Bundle.open(folder)
+    assert (bundle.manifest.library.folds, bundle.manifest.search.fold_distance) == (None, 0.02)
+    assert bundle.leader_of.tolist() == [0, 0, 0, 3, 3, 5, 6, 6, 8, 9, 9, 11, 5, 13]
+
+
+def test_folds_are_kept_with_the_bundle(folder: Path) -> None:
+    bundle = Bundle.open(folder)
+    assert bundle.manifest.library.folds == "library/folds.npy"
+    assert bundle.manifest.search.fold_distance == 0.0047
+    folds = np.load(folder / "library/folds.npy", allow_pickle=False)
+    assert folds.tolist() == bundle.leader_of.tolist() == [0, 1, 1, *range(3, 14)]
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        (np.arange(13, dtype=np.int32), r"folds are not int32 \[patches\]"),
+        (np.arange(14, dtype=np.int64), "folds are not int32"),
+        (np.full(14, 14, dtype=np.int32), "folds are not int32"),
+        (np.array([0, 0, 1, *range(3, 14)], dtype=np.int32), "a leader that follows another"),
+    ],
+)
+def test_folds_that_do_not_fit_are_refused(folder: Path, folds: np.ndarray, message: str) -> None:
+    bundle = Bundle.open(folder)
+    path = folder / "library/folds.npy"
+    np.save(path, folds)
+    entry = FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
+    files = dict(bundle.manifest.files) | {"library/folds.npy": entry}
+    manifest = replace(bundle.manifest, files=files)
+    (folder / "manifest.json").write_bytes(replace(manifest, id=manifest.content_id()).to_json())
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(folder)
+
+
+def test_the_rows_of_a_patch(folder: Path) -> None:
+    bundle = Bundle.open(folder)
+    for patch in bundle.patches:
+        rows = [render.row for render in bundle.renders if render.patch_id == patch.patch_id]
+        assert bundle.rows_of(patch.patch_id).tolist() == rows
+    with pytest.raises(NotFound):
+        bundle.rows_of("dx7-0")

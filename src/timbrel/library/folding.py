@@ -34,7 +34,7 @@ class SameSound:
     def __init__(self, renders: Sequence[Render], patch_of: np.ndarray, stage2: np.ndarray) -> None:
         """``patch_of`` int [renders] numbers the patches from 0; ``stage2`` [renders, d2], l2-normalised."""
         self._stage2 = stage2
-        self._pitch = np.array([r.f0_midi for r in renders])
+        self._pitch = np.array([r.f0_midi for r in renders], dtype=np.float64)
         # Renders without a pitch are paired by the key that was pressed, and only with one another.
         bare = np.isnan(self._pitch)
         self._pitch[bare] = [1000.0 + r.key for r in renders if math.isnan(r.f0_midi)]
