@@ -96,8 +96,8 @@ class Outcome:
 def ask(engine: Engine, gallery: Gallery, query: Query) -> Outcome:
     """Where the query's patch stands, by every way of searching."""
     most = max(AT)
-    gated = engine.search(query.audio, k=most)
-    open_ = engine.search(query.audio, k=most, gate="off")
+    gated = engine.search(query.audio, k=most, fold=False)
+    open_ = engine.search(query.audio, k=most, gate="off", fold=False)
     rows = gallery.candidates(gated.query.gate.midi)
     ranks = {
         "search": place(query, gated),

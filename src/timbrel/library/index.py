@@ -170,12 +170,15 @@ class PitchIndex:
         """Every id that a query with this gate may return, int64, ascending."""
         return np.sort(self._store.ids[self._gate(pitch, window, octaves, 1).rows()])
 
-    def vector(self, ident: int) -> np.ndarray:
-        """The vector that was filed under an id, float32 [d]. Raises InputError."""
-        (rows,) = np.nonzero(self._store.ids == ident)
-        if not len(rows):
-            raise InputError(f"the index has no id {ident}; take one from the library's render table")
-        return np.asarray(self._store.vectors[rows[0]])
+    def vectors(self, ids: np.ndarray) -> np.ndarray:
+        """The vectors that were filed under ``ids`` int64 [n], float32 [n, d]. Raises InputError."""
+        order = np.argsort(self._store.ids)
+        places = np.minimum(np.searchsorted(self._store.ids, ids, sorter=order), len(order) - 1)
+        rows = order[places]
+        absent = ids[self._store.ids[rows] != ids]
+        if len(absent):
+            raise InputError(f"the index has no id {absent[0]}; take one from the library's render table")
+        return np.asarray(self._store.vectors[rows])
 
     def query(
         self,
