@@ -83,12 +83,15 @@ class Search:
         """The pitches (MIDI) between which the library sounds."""
         leaders = bundle.leader_of
         self._folded = self._plain
+        # Number of each render's group of near-duplicates: int [renders].
+        self._group_of = leaders[bundle.patch_of]
+        # Members of the groups that have several, by leader.
         self._groups: dict[int, list[int]] = {}
-        if not np.array_equal(leaders, np.arange(len(leaders))):
-            self._folded = Coverage(bundle.renders, leaders[bundle.patch_of])
-            for follower in np.flatnonzero(leaders != np.arange(len(leaders))).tolist():
-                leader = int(leaders[follower])
-                self._groups.setdefault(leader, [leader]).append(follower)
+        for follower in np.flatnonzero(leaders != np.arange(len(leaders))).tolist():
+            leader = int(leaders[follower])
+            self._groups.setdefault(leader, [leader]).append(follower)
+        if self._groups:
+            self._folded = Coverage(bundle.renders, self._group_of)
 
     def answer(self, question: Question, terms: Terms) -> SearchResult:
         """The page that is asked for, and how many hits there are in all.
@@ -126,7 +129,7 @@ class Search:
     def _ranked(self, stage1: np.ndarray, stage2: np.ndarray, gate: _Gate, terms: Terms) -> list[Match]:
         """The best ``offset + k`` matches, each of another patch or group."""
         bundle, wanted = self._bundle, terms.offset + terms.k
-        labels = bundle.leader_of[bundle.patch_of] if terms.fold else bundle.patch_of
+        labels = self._group_of if terms.fold else bundle.patch_of
         matches: list[Match] = []
         seen: set[int] = set()
         before = np.empty(0, dtype=np.int64)
@@ -157,7 +160,7 @@ class Search:
     def _hit(self, match: Match, allow: np.ndarray | None, fold: bool) -> Hit:
         render = self._bundle.renders[match.row]
         patch = self._bundle.patch(render.patch_id)
-        group = self._groups.get(int(self._bundle.leader_of[self._bundle.patch_of[match.row]]), [])
+        group = self._groups.get(int(self._group_of[match.row]), [])
         others = (self._bundle.patches[number].patch_id for number in group) if fold else ()
         return Hit(
             patch_id=patch.patch_id,

@@ -29,6 +29,7 @@ class Coverage:
     def __init__(self, renders: Sequence[Render], patch_of: np.ndarray) -> None:
         """``patch_of`` int [renders] numbers the patches from 0; renders that share a number count as one patch."""
         self._labels = np.asarray(patch_of)
+        self._count = len(np.unique(self._labels))
         all_pitches = [render.f0_midi for render in renders if not math.isnan(render.f0_midi)]
         self.lowest = min(all_pitches, default=math.nan)
         self.highest = max(all_pitches, default=math.nan)
@@ -65,7 +66,7 @@ class Coverage:
     ) -> int:
         """How many patches have a render within ``window`` semitones of ``pitch``; at all, for ``None``."""
         if pitch is None:
-            return len(np.unique(self._labels if allow is None else self._labels[allow]))
+            return self._count if allow is None else len(np.unique(self._labels[allow]))
         return int(np.searchsorted(self._sorted(pitch, octaves, allow), window, side="right"))
 
     def _sorted(self, pitch: float, octaves: bool, allow: np.ndarray | None) -> np.ndarray:
