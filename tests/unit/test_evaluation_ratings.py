@@ -73,7 +73,7 @@ def test_a_folder_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     done = CliRunner().invoke(main, ["evaluate", "ratings", str(tmp_path), "-o", str(report)])
     assert done.exit_code == 0, done.output
     found = json.loads(report.read_text())["ratings"]
-    assert set(found["by_encoder"]) == {"stage1", "stage2", "mfcc", "mel"}
+    assert set(found["by_encoder"]) == {"stage1", "stage2", "mfcc", "mel", "codec"}
     for name in ("stage2", "mfcc", "mel"):
         figures = found["by_encoder"][name]["cosine"]
         assert figures["triplet"] == 1.0, name

@@ -143,7 +143,7 @@ def measure(
 def _ask(engine: Engine, gallery: Gallery, query: Query) -> tuple[dict[str, int], dict[str, Compared]]:
     """The rank of the query's patch by each way of searching; and the stages compared."""
     bundle = engine.bundle
-    answer = engine.search(query.audio, k=max(RECALLS.values()))
+    answer = engine.search(query.audio, k=max(RECALLS.values()), fold=False)
     rows = gallery.candidates(answer.query.gate.midi)
     wanted = gallery.number(query.patch.patch_id)
     distances = gallery.distances(query.audio)
