@@ -15,7 +15,7 @@ setup-serve:
 	@scripts/setup serve
 
 setup:
-	@scripts/setup serve pipeline dev
+	@scripts/setup serve pipeline encoders dev
 
 serve: setup-serve ## start everything: the models in Triton, the HTTP service on 127.0.0.1:3000
 	@exec $(BIN)/timbrel serve

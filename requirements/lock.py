@@ -1,4 +1,4 @@
-"""Write serve.lock, pipeline.lock and dev.lock from the .in files and what is installed here: ``make lock``.
+"""Write the .lock of each part from its .in file and what is installed here: ``make lock``.
 
 Each lock holds the exact closure of its .in file less what the locks before it hold, so that no package is named
 twice. The versions are those of the running environment, in which the tests have passed.
@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).parent
-PARTS = ("serve", "pipeline", "dev")
+PARTS = ("serve", "pipeline", "encoders", "dev")
 HEADER = (
     "# Exact closure of {part}.in{less}; `make lock` writes it, scripts/setup installs it with --no-deps.\n"
 )
@@ -62,7 +62,8 @@ def main() -> None:
     for index, part in enumerate(PARTS):
         own = {name: version for name, version in closure(part).items() if name not in locked}
         locked.update(own)
-        less = f", less {' and '.join(f'{name}.lock' for name in PARTS[:index])}" if index else ""
+        *most, last = ("", *(f"{name}.lock" for name in PARTS[:index]))
+        less = f", less {', '.join(most[1:])}{' and ' if most[1:] else ''}{last}" if last else ""
         lines = [f"{name}=={version}\n" for name, version in sorted(own.items())]
         (HERE / f"{part}.lock").write_text(HEADER.format(part=part, less=less) + "".join(lines))
         print(f"{part}.lock: {len(own)} packages", file=sys.stderr)

@@ -5,7 +5,7 @@ model itself uses; torchaudio has no build for this torch, so an empty module st
 imported, and any use of it would be an AttributeError.
 
 `transformers` is too large to install for one test: tests/golden/encodec_hf.npz holds what it computed. With it
-installed, ``python -m tests.support.encodec`` writes that file again.
+installed, ``python tests/support/encodec.py`` writes that file again.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support import encodec as reference
 from torch import nn
 
-from tests.support import encodec as reference
 from timbrel.codec.encodec import PUBLISHED_RANGE, Encodec
 from timbrel.codec.encodec_weights import (
     PUBLISHED_FILE,

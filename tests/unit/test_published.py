@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -144,6 +145,28 @@ def test_files_are_found_where_they_were_named(
     monkeypatch.delenv("TIMBREL_WEIGHTS")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert published.cache_folder() == tmp_path / "timbrel" / "weights"
+
+
+def test_an_unpacked_file_does_as_well(
+    entry: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIMBREL_WEIGHTS", str(tmp_path))
+    unpacked = replace(entry, unpacked=("weights", hashlib.sha256(b"unpacked").hexdigest()))
+    monkeypatch.setitem(CATALOGUE, "ours", unpacked)
+    (tmp_path / "weights").write_bytes(b"unpacked")
+    assert find("ours") == tmp_path / "weights"
+    (tmp_path / "weights").write_bytes(b"torn")
+    with pytest.raises(DataError, match="weights is not the published file"):
+        find("ours")
+    (tmp_path / "weights.pt").write_bytes(CONTENT)
+    assert find("ours") == tmp_path / "weights.pt"
+
+
+def test_every_hash_is_one_and_every_address_ends_in_a_file() -> None:
+    for each in CATALOGUE.values():
+        digests = [each.sha256, *(each.unpacked or ())[1:]]
+        assert all(re.fullmatch("[0-9a-f]{8}|[0-9a-f]{64}", digest) for digest in digests), each.name
+        assert re.fullmatch(r"https://[^?#]+\.(pt|th|gz|json|txt)", each.url), each.name
 
 
 def test_the_command_tells_the_licence_and_the_path(

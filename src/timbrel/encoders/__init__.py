@@ -15,6 +15,9 @@
     efficientat_audio       the same from samples: picture and network         torch
     blocks                  style of named blocks: moments or Gram             torch
     graph                   named inputs and outputs; ONNX, and its parity     torch
+    openl3_mel, clap_input  what OpenL3 and CLAP hear, at 48 kHz               numpy
+    openl3                  OpenL3 from its published Keras weights            torch
+    clap, clap_text         CLAP's two towers from LAION's checkpoints         torch
 
 Serving imports the numpy modules only; the network reaches it as ``timbre_encoder.onnx``.
 """

@@ -4,6 +4,8 @@
     codec               the latents of a bundle's codec: mean and deviation over time          bundle
     mfcc, mel           averages that need no training                                         -
     efficientat-mn04 …  EfficientAT of each published width, all its blocks' style             published file
+    clap-music, -630k   LAION's CLAP, audio tower, its early blocks' style                     published file
+    openl3-512, -6144   OpenL3, music, mean over windows, all its blocks' style                published file
 
 A published network may also be asked where it is served: exported by `timbrel encoders export`, run by onnxruntime or
 Triton, without torch and without its file.
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from timbrel.encoders import clap_input, openl3_mel
 from timbrel.encoders.baselines import BASELINES
 from timbrel.encoders.interface import Embedded, Encoder, Hearing, RunModel, Style
 from timbrel.errors import ConfigurationError, DataError, NotFound
@@ -121,6 +124,18 @@ def _efficientat(width: str, path: Path, style: Style) -> Graph:
     return graph(network, style)
 
 
+def _clap(path: Path, style: Style) -> Graph:
+    from timbrel.encoders.clap import graph, read_published
+
+    return graph(read_published(path), style)
+
+
+def _openl3(size: int, path: Path, style: Style) -> Graph:
+    from timbrel.encoders.openl3 import graph, read_published
+
+    return graph(read_published(path, size), style)
+
+
 NETWORKS: Mapping[str, Network] = {
     each.name: each
     for each in (
@@ -135,6 +150,33 @@ NETWORKS: Mapping[str, Network] = {
                 licence="MIT",
             )
             for width in ("mn04", "mn05", "mn10", "mn20", "mn30", "mn40")
+        ),
+        *(
+            Network(
+                name=name,
+                hears=Hearing(clap_input.SAMPLE_RATE),
+                front=clap_input.samples,
+                build=_clap,
+                weights=name,
+                about=CATALOGUE[name].about,
+                licence=CATALOGUE[name].licence,
+                # Where its timbre is (Tian, Lattner and Saitis, ISMIR 2025).
+                style=Style(blocks=("patches", "stage1", "stage2")),
+            )
+            for name in ("clap-music", "clap-630k")
+        ),
+        *(
+            Network(
+                name=f"openl3-{size}",
+                hears=Hearing(openl3_mel.SAMPLE_RATE),
+                front=openl3_mel.pictures,
+                build=partial(_openl3, size),
+                weights="openl3-music",
+                about=CATALOGUE["openl3-music"].about,
+                licence=CATALOGUE["openl3-music"].licence,
+                batch=1,  # the maps of a clip are half a gigabyte
+            )
+            for size in (512, 6_144)
         ),
     )
 }
