@@ -56,7 +56,7 @@ class Blend:
     offset: float
 
 
-BLEND = Blend(style=1.0, cepstrum=0.5, contrast=2.0, offset=1.0)
+BLEND = Blend(style=1.0, cepstrum=0.1, contrast=2.0, offset=1.0)
 
 
 class Residual(nn.Module):
