@@ -115,8 +115,12 @@ def test_every_model_says_where_it_comes_from(root: Path) -> None:
 
 
 def test_stages_tell_their_figures(root: Path) -> None:
-    assert run(index, root) == {
+    figures = run(index, root)
+    scales = np.load(root / "data" / "index" / "scales.npy")
+    assert (len(scales), np.median(scales)) == (70, pytest.approx(1.0, rel=0.05))
+    assert figures == {
         "vectors": 70.0, "dimension": 16.0, "partitions": 7.0, "largest_partition": 13.0, "unpitched": 5.0,
+        "scales_done": 70.0, "scales_total": 70.0, "least_scale": scales.min(), "largest_scale": scales.max(),
     }  # fmt: skip
     figures = run(bundle, root)
     assert (figures["patches"], figures["renders"]) == (14.0, 70.0)

@@ -147,9 +147,13 @@ def evaluate_instruments(notes: Path, window: float, output: Path | None, bundle
     "--banks", type=click.Path(path_type=Path), default=Path("banks"), show_default=True,
     help="The folder of your soundfonts, if the library holds presets of theirs.",
 )  # fmt: skip
+@click.option(
+    "--renders", type=click.Path(path_type=Path, file_okay=False), default=Path("data/patches"), show_default=True,
+    help="The library's renders, as the patches stage left them; made again where the folder is not there.",
+)  # fmt: skip
 @_evaluation
 def evaluate_conditions(
-    patches: int, banks: Path, seed: int, output: Path | None, bundle: Path | None
+    patches: int, banks: Path, renders: Path, seed: int, output: Path | None, bundle: Path | None
 ) -> None:
     """Does a note find its patch when it is recorded with noise, in a room, late, lossily, louder?
 
@@ -161,12 +165,18 @@ def evaluate_conditions(
       timbrel evaluate conditions --patches 50 -o reports/retrieval.json
     """
     from timbrel.evaluation.conditions import ConditionSettings, measure
+    from timbrel.evaluation.queries import stored_library
     from timbrel.evaluation.report import protocol_part
 
     settings = ConditionSettings(patches=patches, min_velocity=60, max_velocity=127, seed=seed)
     with open_engine(bundle) as engine:
         beside = _every_encoder(engine, bundled=False)
-        ours, others = measure(engine, settings, banks=banks, beside=beside, progress=Progress())
+        library = (
+            stored_library(renders, engine.bundle.renders) if (renders / "notes.csv").is_file() else None
+        )
+        ours, others = measure(
+            engine, settings, banks=banks, library=library, beside=beside, progress=Progress()
+        )
     command = f"timbrel evaluate conditions --patches {patches} --seed {seed}"
     _finish_part(protocol_part("conditions", {"command": command, **ours}, others), output)
 

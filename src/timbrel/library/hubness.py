@@ -4,12 +4,12 @@ In many dimensions some vectors ("hubs") come out near to nearly everything, and
 ten at all (Radovanovic, Nanopoulos and Ivanovic 2010). A hub is a render whose own neighbours are close, so a distance
 is measured by them: the order of a search follows
 
-    d(query, render) / scale(render),    scale(render) = sqrt(mean distance of the render to its 20 nearest)
+    d(query, render) / scale(render),    scale(render) = (mean distance of the render to its 20 nearest) ^ STRENGTH
 
-which is the non-iterative contextual dissimilarity measure d(x, y) / sqrt(s(x) s(y)) of Jegou, Harzallah and Schmid
-(2007), found the best of the simple ones by Schnitzer, Flexer, Schedl and Widmer (2012); the query's own scale is left
-out, because it is the same for all of its candidates. A ratio, not a difference (as CSLS takes, Conneau et al. 2018):
-so what equals the query stays first, wherever it lies.
+With a strength of 1/2 this is the non-iterative contextual dissimilarity measure d(x, y) / sqrt(s(x) s(y)) of Jegou,
+Harzallah and Schmid (2007), found the best of the simple ones by Schnitzer, Flexer, Schedl and Widmer (2012); the
+query's own scale is left out, because it is the same for all of its candidates. A ratio, not a difference (as CSLS
+takes, Conneau et al. 2018): so what equals the query stays first, wherever it lies.
 
 A scale depends on the library alone: one number for each render, computed once, by way of the index, from those of
 other patches that a query at the render's own pitch is compared with.
@@ -34,8 +34,10 @@ FILE_NAME = "scales.npy"
 NEIGHBOURS = 20
 # Candidates of stage 1 among which stage 2 finds them (reports/retrieval.json, ``stages``: hardly one is missed).
 PROPOSED = 5 * NEIGHBOURS
+# At 1/2 orphans are fewer still, but here and there a note loses the first place that plain distance gave it.
+STRENGTH = 0.25
 # A heap of near-duplicates has hardly any distance to measure by: no scale is less than this part of the usual one.
-LEAST = 0.25
+LEAST = 0.5
 
 Nearest = Callable[[int], np.ndarray]
 """Row of a render -> distances [any number] to renders of other patches that a query like it is compared with."""
@@ -52,7 +54,7 @@ def scales_of(count: int, nearest: Nearest, *, progress: Progress = lambda done,
     usual = float(np.median(known)) if known.size else 0.0
     if usual <= 0.0:
         return np.ones(count, dtype=np.float32)
-    relative = np.sqrt(np.where(np.isfinite(means), means, usual) / usual)
+    relative = (np.where(np.isfinite(means), means, usual) / usual) ** STRENGTH
     return np.maximum(relative, LEAST).astype(np.float32)
 
 
