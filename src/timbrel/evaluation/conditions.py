@@ -100,7 +100,7 @@ def measure(
         library = replay_library(
             bundle.patches, bundle.renders, banks=banks, progress=lambda *n: progress("library", *n)
         )
-    gallery = Gallery(engine, library, beside)
+    gallery = Gallery(engine, library, beside, progress=progress)
     louder = plan(
         bundle.patches,
         bundle.renders,

@@ -4,7 +4,7 @@ how far each of them is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from timbrel.library.coverage import Coverage
 if TYPE_CHECKING:
     from timbrel.evaluation.encoders import EmbedAll
 
+Progress = Callable[[str, int, int], None]
 BATCH = 64
 # The gate opens for as many patches as are looked at.
 DEEPEST = 10
@@ -34,7 +35,12 @@ class Gallery:
     """Distances from a recording to every render of the library, by every encoder."""
 
     def __init__(
-        self, engine: Engine, library: Iterable[tuple[int, np.ndarray]], beside: EmbedAll = plain_baselines
+        self,
+        engine: Engine,
+        library: Iterable[tuple[int, np.ndarray]],
+        beside: EmbedAll = plain_baselines,
+        *,
+        progress: Progress = lambda what, done, total: None,
     ) -> None:
         """``library`` gives (row, note int16 [samples]) of each render. ``beside``: encoders beside the bundle's own.
 
@@ -44,7 +50,7 @@ class Gallery:
         self._beside = beside
         bundle = engine.bundle
         self._coverage = Coverage(bundle.renders, bundle.patch_of)
-        self._vectors = _vectors(library, len(bundle.renders), beside)
+        self._vectors = _vectors(library, len(bundle.renders), beside, progress)
         self._number = {patch.patch_id: number for number, patch in enumerate(bundle.patches)}
 
     def number(self, patch_id: str) -> int:
@@ -73,7 +79,7 @@ class Gallery:
 
 
 def _vectors(
-    library: Iterable[tuple[int, np.ndarray]], renders: int, embed: EmbedAll
+    library: Iterable[tuple[int, np.ndarray]], renders: int, embed: EmbedAll, progress: Progress
 ) -> dict[str, np.ndarray]:
     """Vectors of all renders, of length 1: [renders, d]. Holds only a few notes at a time."""
     parts: dict[str, list[np.ndarray]] = {}
@@ -84,6 +90,7 @@ def _vectors(
         clips = np.stack([frontend.clip(note.astype(np.float32) / 32768.0) for _, note in batch])
         for name, vectors in embed(clips).items():
             parts.setdefault(name, []).append(_unit(vectors))
+        progress("vectors", len(rows), renders)
     if sorted(rows) != list(range(renders)):
         raise DataError(f"{len(rows)} renders came for a library of {renders}: build the library again")
     order = np.argsort(rows)
