@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from timbrel.errors import BundleError
 from timbrel.files import atomic_write, sha256_of
+from timbrel.library import gpu
 from timbrel.library.partitions import Partition, Store
 from timbrel.library.plans import FLAT, PartitionPlan, Plan, restore
 
@@ -34,6 +36,7 @@ _FIELDS: Mapping[str, type] = {
 def write(folder: Path, store: Store, plan: Plan, *, encoder: str) -> None:
     """Write the index into ``folder``; a former one there stays valid until the new one is complete."""
     folder.mkdir(parents=True, exist_ok=True)
+    plan = _without_gpu(plan)
     sections = {
         "ids": store.ids.astype("<i8", copy=False),
         "vectors": store.vectors.astype("<f4", copy=False),
@@ -73,6 +76,13 @@ def write(folder: Path, store: Store, plan: Plan, *, encoder: str) -> None:
     for stale in folder.glob("vectors-*.bin"):
         if stale != data:
             stale.unlink()
+
+
+def _without_gpu(plan: Plan) -> Plan:
+    """What another machine can read: what is on the GPU is scanned there."""
+    kept = {kind: searcher for kind, searcher in plan.searchers.items() if kind not in gpu.KINDS}
+    partitions = tuple(PartitionPlan(FLAT) if each.kind in gpu.KINDS else each for each in plan.partitions)
+    return replace(plan, partitions=partitions, searchers=kept)
 
 
 def read(folder: Path, *, encoder: str | None) -> tuple[Store, Plan, str]:

@@ -15,13 +15,20 @@ from typing import Any, Protocol
 import numpy as np
 
 from timbrel.errors import ConfigurationError
-from timbrel.library import graphs, inverted
+from timbrel.library import gpu, graphs, inverted
 from timbrel.library.partitions import Partition, Store
 
 AUTO, FLAT, HNSW = "auto", "flat", "hnsw"
-KINDS = (FLAT, HNSW, *inverted.KINDS)
+KINDS = (FLAT, HNSW, *inverted.KINDS, *gpu.KINDS)
 # What a partition gets when its plan misses the recall that is wanted.
-BETTER = {"ivf_pq": "ivf_sq", "ivf_sq": "ivf_flat", "ivf_flat": FLAT, HNSW: FLAT}
+BETTER = {
+    "gpu_cagra": "ivf_sq",
+    "gpu_ivf_pq": "ivf_sq",
+    "ivf_pq": "ivf_sq",
+    "ivf_sq": "ivf_flat",
+    "ivf_flat": FLAT,
+    HNSW: FLAT,
+}
 # Recall is proven for these numbers of hits; between them the larger counts, beyond them partitions are scanned.
 DEPTHS = (10, 100, 500)
 # A scan of fewer vectors costs less than the choice of what to read (measured: benchmarks/index.py).
@@ -73,7 +80,8 @@ def choose(size: int, target_recall: float) -> str:
 
 
 def prepare(store: Store, *, plan: str = AUTO, target_recall: float = TARGET_RECALL, seed: int = 0) -> Plan:
-    """A proven plan for every partition: ``plan`` where it can be, "auto" for what ``choose`` says.
+    """A proven plan for every partition: ``plan`` where it can be, "auto" for what ``choose`` says. Without the
+    GPU or the Faiss for it (``gpu.probe``), a GPU plan gives way to the next better one, too.
 
     Raises:
         ConfigurationError: there is no such plan, or the recall is not within 0 and 1.
@@ -90,9 +98,11 @@ def prepare(store: Store, *, plan: str = AUTO, target_recall: float = TARGET_REC
         else choose(_around(store, part), target_recall)
         for part in store.partitions
     ]
+    if plan in gpu.KINDS and plan not in gpu.probe().kinds:
+        kinds = [BETTER.get(kind, kind) if kind == plan else kind for kind in kinds]
     plans = [PartitionPlan(FLAT)] * len(kinds)
     searchers: dict[str, Searcher] = {}
-    for kind in (HNSW, *reversed(inverted.KINDS)):  # each before what is better
+    for kind in (*gpu.KINDS, HNSW, *reversed(inverted.KINDS)):  # each before what is better
         members = [number for number, each in enumerate(kinds) if each == kind]
         if not members:
             continue
@@ -129,7 +139,11 @@ def restore(
     return inverted.restore(kind, layout, arrays, store)
 
 
-def fit(kind: str, store: Store, members: Sequence[int], seed: int) -> inverted.Inverted | graphs.Graphs:
+def fit(
+    kind: str, store: Store, members: Sequence[int], seed: int
+) -> inverted.Inverted | graphs.Graphs | gpu.OnGpu:
+    if kind in gpu.KINDS:
+        return gpu.fit(kind, store, members)
     if kind == HNSW:
         return graphs.fit(store, members)
     return inverted.fit(kind, store, members, seed=seed)
