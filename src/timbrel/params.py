@@ -185,6 +185,15 @@ class Library(Section):
     preview_pitch: Midi
 
 
+class Index(Section):
+    """How the partitions of the index are searched ("auto" chooses for each), and the share of the exact answer that
+    an approximate plan has to find.
+    """
+
+    plan: Literal["auto", "flat", "hnsw", "ivf_flat", "ivf_sq", "ivf_pq", "gpu_cagra", "gpu_ivf_pq"]
+    target_recall: Rate
+
+
 class PgesamEvaluation(Section):
     """How much is measured of pGESAM's two networks."""
 
@@ -223,6 +232,7 @@ class Params(Section):
     generator: Generator
     pgesam_evaluation: PgesamEvaluation
     library: Library
+    index: Index
     evaluation: Evaluation
 
 

@@ -6,7 +6,7 @@ import json
 import threading
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from timbrel.library import plans
 from timbrel.library.index import PitchIndex
 from timbrel.library.index_files import SIDECAR, read_sidecar
 from timbrel.library.live import LiveIndex
+from timbrel.params import Index
 
 ENCODER = "e" * 64
 APPROXIMATE = ("hnsw", "ivf_flat", "ivf_sq", "ivf_pq")
@@ -174,6 +175,10 @@ def test_partitions_are_scanned_until_a_gate_opens_thousands() -> None:
     assert plans.choose(plans.FLAT_BELOW, 0.95) == "ivf_sq"
     assert plans.choose(10**6, 1.0) == "flat"
     assert {plan.kind for plan in built("auto").plans.values()} == {"flat"}
+
+
+def test_params_know_every_plan() -> None:
+    assert set(get_args(Index.model_fields["plan"].annotation)) == {"auto", *plans.KINDS}
 
 
 @pytest.mark.parametrize(("plan", "recall"), [("annoy", 0.9), ("flat", 0.0), ("flat", 1.1)])

@@ -24,6 +24,7 @@ from timbrel.errors import DataError
 from timbrel.files import atomic_write
 from timbrel.library import previews, vectors
 from timbrel.library.index import PitchIndex, semitone
+from timbrel.library.plans import AUTO, TARGET_RECALL
 from timbrel.library.tables import Patch, Render, read_patches, read_renders, write_table
 from timbrel.library.vectors import RunModel
 from timbrel.notes.noteset import SAMPLE_RATE, Note, NoteSet
@@ -120,17 +121,19 @@ def build_library(
     )
 
 
-def build_index(library: Path) -> PitchIndex:
-    """The pitch-conditioned index over a library's stage-1 vectors.
+def build_index(library: Path, *, plan: str = AUTO, target_recall: float = TARGET_RECALL) -> PitchIndex:
+    """The pitch-conditioned index over a library's stage-1 vectors; plans as for ``PitchIndex.build``.
 
     Raises:
         DataError: the vectors are not fit for an index.
+        ConfigurationError: there is no such plan.
         BundleError: the tables are missing or damaged.
     """
     renders = read_renders(library / "renders.csv", read_patches(library / "patches.csv"))
     pitches = np.array([render.f0_midi for render in renders])
     encoder = json.loads((library / "library.json").read_text())["encoder"]
-    return PitchIndex.build(np.load(library / "stage1.npy", allow_pickle=False), pitches, encoder=encoder)
+    vectors = np.load(library / "stage1.npy", allow_pickle=False)
+    return PitchIndex.build(vectors, pitches, encoder=encoder, plan=plan, target_recall=target_recall)
 
 
 def _placing(members: list[int], notes: Sequence[Note]) -> list[int]:

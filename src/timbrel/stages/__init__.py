@@ -17,7 +17,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "pgesam": ("pgesam_evaluation",),
     "export": (),
     "library": ("library",),
-    "index": ("library",),
+    "index": ("library", "index"),
     "bundle": ("notes", "codec", "library"),
     "evaluate": ("patches", "evaluation"),
 }

@@ -19,7 +19,8 @@ TOLD_EVERY_SECONDS = 3.0
 def run(params: Params, root: Path, record: Record) -> None:
     """data/library -> data/index: index.json, the data file it names, and scales.npy."""
     library, target = root / "data" / "library", root / "data" / "index"
-    index = build_index(library)
+    settings = params.index
+    index = build_index(library, plan=settings.plan, target_recall=settings.target_recall)
     index.save(target)
     sizes = [len(index.ids_within(pitch, 0)) for pitch in index.semitones]
     told = time.monotonic()
@@ -52,5 +53,6 @@ def run(params: Params, root: Path, record: Record) -> None:
             "unpitched": float(len(index) - sum(sizes)),
             "least_scale": float(scales.min()),
             "largest_scale": float(scales.max()),
+            "scanned": float(sum(plan.kind == "flat" for plan in index.plans.values())),
         }
     )
