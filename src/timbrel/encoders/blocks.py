@@ -1,6 +1,6 @@
 """The style of any network's blocks: which blocks, and what is kept of them.
 
-Mean and deviation of each channel (``style.statistics``) leave out where things are; Gram matrices, which keep what
+Mean and deviation of each channel leave out where things are; Gram matrices, which keep what
 channels do together, are the alternative.
 """
 
@@ -11,8 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from timbrel.encoders.style import statistics
 from timbrel.errors import ConfigurationError
+
+_EPSILON = 1e-5  # as in ``style.statistics``
+
+
+def moments(maps: Mapping[str, Tensor]) -> Tensor:
+    """Mean and population standard deviation of each channel, as ``style.statistics`` has them: ``[b, d]``.
+
+    Averaged over frames first and over bands then: onnxruntime adds up one number after the other, and a single sum
+    over a large map's hundred thousands of positions is off by some 1e-4.
+    """
+    parts: list[Tensor] = []
+    for values in maps.values():
+        mean = values.mean(dim=3).mean(dim=2)
+        variance = (values - mean[:, :, None, None]).square().mean(dim=3).mean(dim=2)
+        parts += [mean, torch.sqrt(variance + _EPSILON)]
+    return torch.cat(parts, dim=1)
 
 
 def gram(maps: Mapping[str, Tensor]) -> Tensor:
@@ -31,7 +46,7 @@ def gram(maps: Mapping[str, Tensor]) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-KINDS: Mapping[str, Callable[[Mapping[str, Tensor]], Tensor]] = {"moments": statistics, "gram": gram}
+KINDS: Mapping[str, Callable[[Mapping[str, Tensor]], Tensor]] = {"moments": moments, "gram": gram}
 
 
 def style_of(
