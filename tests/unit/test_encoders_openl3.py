@@ -13,7 +13,7 @@ from support.openl3 import GOLDEN, sound, write_published
 from timbrel.encoders.graph import tones
 from timbrel.encoders.interface import Style
 from timbrel.encoders.openl3 import OpenL3, graph, read_published
-from timbrel.encoders.openl3_mel import ENCODER_HOP_SECONDS, filters, picture, windows
+from timbrel.encoders.openl3_mel import ENCODER_HOP_SECONDS, filters, picture, pictures, windows
 from timbrel.encoders.registry import open_encoder
 from timbrel.encoders.style import statistics
 from timbrel.errors import ConfigurationError, DataError
@@ -38,8 +38,8 @@ def network(file: Path) -> OpenL3:
 
 
 @torch.inference_mode()
-def run(network: OpenL3, pictures: np.ndarray) -> np.ndarray:
-    return network(torch.from_numpy(pictures[:, None])).numpy()
+def run(network: OpenL3, made: np.ndarray) -> np.ndarray:
+    return network(torch.from_numpy(made[:, None])).numpy()
 
 
 def largest_share(found: np.ndarray, expected: np.ndarray) -> float:
@@ -51,11 +51,11 @@ def largest_share(found: np.ndarray, expected: np.ndarray) -> float:
 def test_pictures_and_embeddings_are_the_originals(
     golden: dict[str, np.ndarray], tmp_path: Path, bands: int
 ) -> None:
-    pictures = picture(windows(sound()[None]), bands)[0]
-    assert largest_share(pictures[1], golden[f"mel{bands}"]) < 2e-5
+    made = picture(windows(sound()[None]), bands)[0]
+    assert largest_share(made[1], golden[f"mel{bands}"]) < 2e-5
     path = write_published(tmp_path / f"openl3_audio_mel{bands}_music.h5")
-    assert largest_share(run(read_published(path), pictures), golden[f"mel{bands}_512"]) < 1e-5
-    long = run(read_published(path, 6_144), pictures[1:2])
+    assert largest_share(run(read_published(path), made), golden[f"mel{bands}_512"]) < 1e-5
+    long = run(read_published(path, 6_144), made[1:2])
     assert largest_share(long[0], golden[f"mel{bands}_6144"]) < 1e-5
 
 
@@ -98,30 +98,27 @@ def test_bands_have_equal_area() -> None:
 def test_the_exported_network_gives_the_same_for_any_number_of_windows(
     network: OpenL3, tmp_path: Path
 ) -> None:
-    made = graph(network, Style(blocks=("convolution1", "convolution8")))
-    rng = np.random.default_rng(0)
-    for_two = {"pictures": rng.uniform(-80, 0, (2, 1, 256, 199)).astype(np.float32)}
-    assert made.write(tmp_path / "openl3.onnx", for_two) < 1e-5
-    for_three = {"pictures": rng.uniform(-80, 0, (1, 3, 256, 199)).astype(np.float32)}
-    assert max(made.differences((tmp_path / "openl3.onnx").read_bytes(), for_three).values()) < 1e-5
+    made = graph(network, Style())
+    # Of every convolution, tones and silence: large maps of nearly equal numbers are what sums go wrong on.
+    sounds = pictures(np.repeat(tones(2), 2, axis=1))
+    assert made.write(tmp_path / "openl3.onnx", {"pictures": sounds["pictures"][:, :2]}) < 1e-4
+    three = {"pictures": sounds["pictures"][:1, :3]}
+    assert max(made.differences((tmp_path / "openl3.onnx").read_bytes(), three).values()) < 1e-4
 
 
-def test_an_embedding_is_the_mean_over_windows_and_a_style_that_of_one_long_picture(
-    network: OpenL3, file: Path
-) -> None:
+def test_embedding_and_style_are_means_over_windows(network: OpenL3, file: Path) -> None:
     clips = tones(3)[1:]  # the last is silent
     encoder = open_encoder("openl3-512", weights=file)
     found = encoder.embed(clips)
-    pictures = picture(windows(encoder.hears.of(clips), ENCODER_HOP_SECONDS))
-    assert pictures.shape == (2, 6, 256, 199)
+    made = picture(windows(encoder.hears.of(clips), ENCODER_HOP_SECONDS))
+    assert made.shape == (2, 6, 256, 199)
     with torch.inference_mode():
-        maps = network.blocks(torch.from_numpy(pictures[0, :, None]))
+        maps = network.blocks(torch.from_numpy(made[0, :, None]))
     assert list(maps) == [f"convolution{i}" for i in range(1, 9)]
     assert found.style is not None
     assert found.style.shape == (2, 2 * sum(each.shape[1] for each in maps.values()))
-    assert largest_share(found.embedding[0], run(network, pictures[0]).mean(axis=0)) < 1e-5
-    side_by_side = {name: torch.cat(list(each), dim=2)[None] for name, each in maps.items()}
-    assert largest_share(found.style[0], statistics(side_by_side)[0].numpy()) < 1e-5
+    assert largest_share(found.embedding[0], run(network, made[0]).mean(axis=0)) < 1e-5
+    assert largest_share(found.style[0], statistics(maps).numpy().mean(axis=0)) < 1e-5
     # A clip is what it is, whatever comes with it.
     np.testing.assert_array_equal(encoder.embed(clips[:1]).embedding[0], found.embedding[0])
 

@@ -3,7 +3,7 @@
     picture [b, 1, bands, 199] ─► normalised ─► 2 convolutions ─► half ─► 2 ─► half ─► 2 ─► half ─► 2 ─► [b, 512, ·, 24]
                                      maxima: of everywhere, 512 numbers; of 4 bands x 3 times, 6,144 numbers ◄─┘
 
-A sound's embedding is the mean over its windows (``openl3_mel``). The weights, CC BY 4.0, are not part of this
+A sound's embedding and style are means over its windows (``openl3_mel``). The weights, CC BY 4.0, are not part of this
 repository.
 """
 
@@ -73,7 +73,10 @@ class OpenL3(nn.Module):
 
 
 class OfWindows(nn.Module):
-    """Pictures [b, windows, bands, 199] to embedding [b, d], the mean over windows, and style [b, d2]; one pass."""
+    """Pictures [b, windows, bands, 199] to embedding [b, d] and style [b, d2], means over windows; one pass for both.
+
+    Statistics are of one window at a time: onnxruntime adds up a longer map with a visible error.
+    """
 
     def __init__(self, network: OpenL3, style: Style) -> None:
         super().__init__()
@@ -83,14 +86,9 @@ class OfWindows(nn.Module):
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         count = pictures.shape[1]
         maps = self.network.blocks(pictures.flatten(0, 1)[:, None])
-        last = self.network.pooled(maps[f"convolution{len(CHANNELS)}"])
-        # Side by side, as if the windows were one long picture.
-        wide = {
-            name: each.unflatten(0, (-1, count)).transpose(1, 2).flatten(2, 3) for name, each in maps.items()
-        }
-        return last.unflatten(0, (-1, count)).mean(dim=1), style_of(
-            wide, self._style.blocks, self._style.kind
-        )
+        embedding = self.network.pooled(maps[f"convolution{len(CHANNELS)}"])
+        style = style_of(maps, self._style.blocks, self._style.kind)
+        return embedding.unflatten(0, (-1, count)).mean(dim=1), style.unflatten(0, (-1, count)).mean(dim=1)
 
 
 def graph(network: OpenL3, style: Style) -> Graph:
