@@ -12,7 +12,7 @@ measured in turn, in rounds, one query at a time and, where the system has it, a
 Other work may share the machine, so the speed that is compared is queries per second of the process's CPU time
 (all threads, pinned to one core; on an idle core that is wall time); wall time is reported beside it. Each size
 is a run of its own whose results are kept in --work, and a size that is there is not measured again.
-Writes reports/index.json and reports/figures/index.png.
+Writes reports/index.json and reports/index.png.
 """
 
 from __future__ import annotations
@@ -342,7 +342,7 @@ def main() -> int:
         "sizes": sizes,
     }
     (root / "reports/index.json").write_text(json.dumps(report, indent=1) + "\n")
-    plot(report, root / "reports/figures/index.png")
+    plot(report, root / "reports/index.png")
     print(json.dumps(report["qps_ratio_to_best_peer"]))
     return 0
 
