@@ -48,8 +48,10 @@ def run(params: Params, root: Path, record: Record) -> None:
         if name in SOURCES:
             folder, what = SOURCES[name]
             digest = sha256_of(data / folder / f"{folder}.safetensors")
-            source = f"{what}, trained by this pipeline; {folder}.safetensors sha256 {digest}"
-            licence = LICENCE
+            origin = storage.describe(data / folder)["origin"] if folder == "encoder" else {}
+            made = origin.get("source", "trained by this pipeline")
+            source = f"{what}, {made}; {folder}.safetensors sha256 {digest}"
+            licence = origin.get("licence", LICENCE)
         description[name] = {"source": source, "licence": licence}
         record.metrics({f"{name}_bytes": (built / f"{name}.onnx").stat().st_size})
     record.metrics({"timbre_encoder_difference": difference})
