@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from support import clap, openl3
 from support.published import write_random_efficientat
 from support.serving import free_ports
 from support.tiny_bundle import tiny_bundle_folder
@@ -19,7 +20,7 @@ from support.tiny_bundle import tiny_bundle_folder
 from timbrel import settings
 from timbrel.cli import main
 from timbrel.encoders.graph import tones
-from timbrel.encoders.interface import RunModel, Style
+from timbrel.encoders.interface import RunModel
 from timbrel.encoders.registry import NETWORKS, open_encoder
 from timbrel.engine.onnx_models import OnnxModels
 from timbrel.files import sha256_of
@@ -33,6 +34,7 @@ SHARED = os.environ.get("TIMBREL_SHARED", "")
 needs_shared = pytest.mark.skipif(not SHARED, reason="TIMBREL_SHARED is not set: no weights to compare with")
 # Of fresh weights, so that these tests run everywhere; the published file is served where it is at hand.
 RANDOM, PUBLISHED = "efficientat-mn05", "efficientat-mn04"
+OPENL3, CLAP = "openl3-512", "clap-630k"
 SOUNDS = ("saw_220", "fm_bell_523", "noise", "square_110_am")
 TOLERANCE = 1e-4
 
@@ -60,6 +62,10 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
     weights = {RANDOM: folder / "weights" / "mn05_as_mAP_000.pt"}
     weights[RANDOM].parent.mkdir()
     write_random_efficientat(weights[RANDOM], "mn05")
+    weights[OPENL3] = openl3.write_published(folder / "weights" / "openl3_audio_mel256_music.h5")
+    clap.write_vocabulary(folder)
+    package = clap.package_model(folder, "HTSAT-tiny", seed=0)
+    weights[CLAP] = clap.write_checkpoint(package, folder / "weights" / "630k-audioset-best.pt")
     if SHARED:
         weights[PUBLISHED] = Path(SHARED, "weights/mn04_as_mAP_432.pt")
     for name, path in weights.items():
@@ -67,7 +73,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
         done = CliRunner().invoke(main, command)
         assert done.exit_code == 0, done.output
         assert done.stdout.strip() == str(folder / "encoders" / f"{name}.onnx")
-        assert "licence: MIT" in done.stderr
+        assert f"licence: {NETWORKS[name].licence}" in done.stderr
         assert f"TIMBREL_ENCODERS={folder / 'encoders'} timbrel serve" in done.stderr
     return Exports(folder / "encoders", weights)
 
@@ -103,7 +109,7 @@ def triton(exports: Exports, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def three_ways(exports: Exports, name: str, triton: TritonModels) -> dict[str, RunModel]:
     """What runs the encoder."""
     session = OnnxModels({name: exports.folder / f"{name}.onnx"})
-    graph = NETWORKS[name].build(exports.weights[name], Style())
+    graph = NETWORKS[name].build(exports.weights[name], NETWORKS[name].style)
     return {"torch": graph.run, "onnxruntime": session.run, "triton": triton.run}
 
 
@@ -126,6 +132,20 @@ def test_torch_onnxruntime_and_triton_give_the_same_numbers(
         assert list(answers[way]) == ["embedding", "logits", "style"]
         for output, wanted in answers["torch"].items():
             assert difference(answers[way][output], wanted) < TOLERANCE, (way, output)
+
+
+@pytest.mark.parametrize("name", [OPENL3, CLAP])
+def test_so_they_do_for_other_networks(exports: Exports, triton: TritonModels, name: str) -> None:
+    clips = tones(3)
+    found = {
+        way: open_encoder(name, run=run).embed(clips)
+        for way, run in three_ways(exports, name, triton).items()
+    }
+    wanted = found["torch"]
+    assert wanted.style is not None
+    for way in ("onnxruntime", "triton"):
+        assert difference(found[way].embedding, wanted.embedding) < TOLERANCE, way
+        assert difference(found[way].style, wanted.style) < TOLERANCE, way  # type: ignore[arg-type]
 
 
 @needs_shared
