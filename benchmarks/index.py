@@ -335,6 +335,9 @@ def main() -> int:
             )
     done = {size: options.work / f"{size}.json" for size in ("1e4", "1e5", "1e6")}
     sizes = {size: json.loads(path.read_text()) for size, path in done.items() if path.is_file()}
+    every = set().union(*(each["systems"] for each in sizes.values()))
+    for each in sizes.values():  # with --few
+        each["not_measured"] = sorted(every - each["systems"].keys())
     report = {
         "what": "pitch-gated queries (± 1 semitone, 10 hits, recall@10 >= .95), one thread; queries per CPU second, "
         "each system one by one or a gate's queries in one call, whichever is faster",
