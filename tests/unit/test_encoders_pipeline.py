@@ -1,0 +1,75 @@
+"""pipelines/encoder: its settings, what it ships, and that the weights in Git are its own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from timbrel.encoders import storage
+from timbrel.encoders.timbre import Shape, build
+from timbrel.errors import ConfigurationError, DataError
+from timbrel.notes.noteset import Note
+from timbrel.stages import encoder_pipeline
+from timbrel.stages.encoder_pipeline import Taken, read_settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_weights_in_git_were_made_with_the_settings_in_git() -> None:
+    folder = ROOT / "weights/encoder"
+    settings = read_settings(ROOT / encoder_pipeline.SETTINGS)
+    origin = storage.describe(folder)["origin"]
+    assert origin["recipe"] == settings.model_dump(mode="json")
+    assert origin["licence"] == "CC0-1.0"
+    network = storage.load(folder)
+    assert network.shape.style == settings.examples.components
+    assert network.shape.channels == settings.training.channels
+
+
+def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
+    settings = yaml.safe_load((ROOT / encoder_pipeline.SETTINGS).read_text())
+    settings["training"]["steps"] = 0
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    with pytest.raises(ConfigurationError, match=r"training\.steps"):
+        read_settings(path)
+
+
+def test_presets_keep_their_name_in_every_source_and_voices_do_not() -> None:
+    note = Note(
+        row=0, note_id="n", instrument="i", name="i", family="bass", source="soundfont", pitch=60, velocity=100,
+        split="train", f0_midi=60.0, f0_confidence=1.0,
+    )  # fmt: skip
+    assert encoder_pipeline._instrument(note, "wide") == "i"
+    voice = Note(**{**{name: getattr(note, name) for name in Note.__slots__}, "source": "dx7"})
+    assert encoder_pipeline._instrument(voice, "wide") == "wide:i"
+
+
+def test_recordings_are_one_note_each_and_what_is_no_sound_is_left_out(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", 0.3 * np.sin(np.arange(9_600) / 7.0), 24_000)
+    (tmp_path / "b.wav").write_text("nothing")
+    taken = Taken(notes=1, resampled=1, reshaped=0)
+    audio, examples = encoder_pipeline._recordings([tmp_path / "a.wav", tmp_path / "b.wav"], taken, seed=1)
+    assert [each.instrument for each in examples] == ["recording:0", "recording:0+resampled"]
+    assert all(each.pitch < 0.0 for each in examples)
+    np.testing.assert_allclose(audio(0)[:9_600], 0.3 * np.sin(np.arange(9_600) / 7.0), atol=1e-3)
+
+
+def test_only_whole_weights_are_shipped(tmp_path: Path) -> None:
+    trained = tmp_path / encoder_pipeline.TRAINED
+    trained.mkdir(parents=True)
+    network = build(Shape(channels=(4, 4, 8, 8), embedding_size=8, style=6)).eval()
+    storage.save(network, trained, {}, {"licence": "CC0-1.0"})
+    encoder_pipeline.ship(tmp_path)
+    shipped = tmp_path / encoder_pipeline.SHIPPED
+    assert storage.describe(shipped) == storage.describe(trained)
+    before = (shipped / storage.WEIGHTS).read_bytes()
+    shutil.copyfile(trained / storage.SIDECAR, trained / storage.WEIGHTS)
+    with pytest.raises(DataError, match="not the file that"):
+        encoder_pipeline.ship(tmp_path)
+    assert (shipped / storage.WEIGHTS).read_bytes() == before
