@@ -53,8 +53,8 @@ LIMIT_BYTES = 16 * 2**20
 TEACHER = "efficientat-mn04"
 SOURCE = (
     "trained by pipelines/encoder of this repository on soundfont presets, generated DX7 voices (Dexed), synthetic "
-    "tones and Debian's opl3-soundfont, lmms-common, sonic-pi-samples and hydrogen-drumkits (CC0, CC BY, CC BY-SA, GPL by "
-    "sample; not contained), by contrast between them and after the style of EfficientAT mn04 (MIT)"
+    "tones and Debian's opl3-soundfont, lmms-common, sonic-pi-samples and hydrogen-drumkits (CC0, CC BY, CC BY-SA, GPL "
+    "by sample; not contained), by contrast between them and after the style of EfficientAT mn04 (MIT)"
 )
 LICENCE = "CC0-1.0"
 # Where the pitch of a recording would stand: far from all notes, near other recordings.
