@@ -121,6 +121,7 @@ def test_stages_tell_their_figures(root: Path) -> None:
     assert figures == {
         "vectors": 70.0, "dimension": 16.0, "partitions": 7.0, "largest_partition": 13.0, "unpitched": 5.0,
         "scales_done": 70.0, "scales_total": 70.0, "least_scale": scales.min(), "largest_scale": scales.max(),
+        "scanned": 8.0,
     }  # fmt: skip
     figures = run(bundle, root)
     assert (figures["patches"], figures["renders"]) == (14.0, 70.0)
