@@ -182,7 +182,7 @@ def test_the_bundle_answers_a_synthesis(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("section", "name", "value", "expected"),
     [
-        ("library", "candidates", 101, {"library", "bundle"}),
+        ("library", "candidates", 101, {"library", "index", "bundle"}),
         ("patches", "banks", "banks/", {"patches", "evaluate"}),
         ("evaluation", "seed", 21, {"evaluate"}),
         ("pgesam_evaluation", "walks", 2, {"pgesam"}),
