@@ -22,8 +22,8 @@ from timbrel.files import sha256_of
 from timbrel.notes.noteset import Note, NoteSetWriter
 from timbrel.params import Params, load
 from timbrel.pitch.estimate import estimate
+from timbrel.stages import apart, codec_pipeline
 from timbrel.stages import codec as codec_stage
-from timbrel.stages import codec_pipeline
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "weights" / "codec"
@@ -142,7 +142,7 @@ def test_shipping_copies_both_files_and_holds_the_limit(
     assert json.loads((shipped / "codec.json").read_text())["sha256"] == sha256_of(
         shipped / "codec.safetensors"
     )
-    monkeypatch.setattr(codec_pipeline, "LIMIT_BYTES", 1_000)
+    monkeypatch.setattr(apart, "LIMIT_BYTES", 1_000)
     with pytest.raises(DataError, match="over 1000: train with a smaller hidden"):
         codec_pipeline.ship(tmp_path)
 
@@ -151,9 +151,9 @@ def test_settings_of_the_codecs_pipeline_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     values = yaml.safe_load((ROOT / "pipelines/codec/params.yaml").read_text())
     path.write_text(yaml.safe_dump(values))
-    assert codec_pipeline.read_settings(path).training.rounds[1].tones_weight == 2
+    assert apart.read_settings(path, codec_pipeline.Settings).training.rounds[1].tones_weight == 2
     values["training"]["rounds"][1]["steps"] = 0
     del values["corpus"]["tones"]
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(ConfigurationError, match=r"(?s)corpus\.tones.*training\.rounds\.1\.steps"):
-        codec_pipeline.read_settings(path)
+        apart.read_settings(path, codec_pipeline.Settings)

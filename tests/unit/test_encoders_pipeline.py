@@ -15,14 +15,15 @@ from timbrel.encoders.timbre import Shape, build
 from timbrel.errors import ConfigurationError, DataError
 from timbrel.notes.noteset import Note
 from timbrel.stages import encoder_pipeline
-from timbrel.stages.encoder_pipeline import Taken, read_settings
+from timbrel.stages.apart import read_settings
+from timbrel.stages.encoder_pipeline import Taken
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_weights_in_git_were_made_with_the_settings_in_git() -> None:
     folder = ROOT / "weights/encoder"
-    settings = read_settings(ROOT / encoder_pipeline.SETTINGS)
+    settings = read_settings(ROOT / encoder_pipeline.SETTINGS, encoder_pipeline.Settings)
     origin = storage.describe(folder)["origin"]
     assert origin["recipe"] == settings.model_dump(mode="json")
     assert origin["licence"] == "CC0-1.0"
@@ -37,7 +38,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(settings))
     with pytest.raises(ConfigurationError, match=r"training\.steps"):
-        read_settings(path)
+        read_settings(path, encoder_pipeline.Settings)
 
 
 def test_presets_keep_their_name_in_every_source_and_voices_do_not() -> None:

@@ -9,32 +9,27 @@ No output of ``ship`` is DVC's: to the default pipeline the weights are an input
 
 from __future__ import annotations
 
-import argparse
-import shutil
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from timbrel.codec.network import MagnitudeCodec
 from timbrel.codec.storage import DESCRIPTION, WEIGHTS, load_codec, save_codec
 from timbrel.codec.train import CodecTraining, Notes, train_codec, validation_losses
-from timbrel.errors import ConfigurationError, DataError, TimbrelError
 from timbrel.notes.codec_corpus import collect_tones, collect_wide, training_rows
 from timbrel.notes.noteset import NoteSet
-from timbrel.params import Amount, Midi, Params, Positive, Rate, Section, Velocity, load
+from timbrel.params import Amount, Midi, Positive, Rate, Section, Velocity, load
+from timbrel.stages import apart
 from timbrel.stages.progress import every_few_seconds
-from timbrel.tracking import Record, stage_run
+from timbrel.tracking import Record
 
 SETTINGS = Path("pipelines/codec/params.yaml")
 CORPUS = Path("data/codec_corpus")
 TRAINED = Path("data/codec_weights")
 SHIPPED = Path("weights/codec")
-LIMIT_BYTES = 16 * 2**20
 SOURCE = (
     "trained by pipelines/codec of this repository on soundfont presets (FluidSynth), generated DX7 voices (Dexed) "
     "and synthetic tones; no recording and no preset of anybody's but the soundfonts'"
@@ -83,19 +78,9 @@ class Settings(Section):
     training: Training
 
 
-def read_settings(path: Path) -> Settings:
-    """Raises ConfigurationError, which names every wrong setting."""
-    try:
-        return Settings.model_validate(yaml.safe_load(path.read_text()), strict=False)
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from error
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: {error}") from error
-
-
-def corpus(settings: Settings, params: Params, root: Path, record: Record) -> None:
+def corpus(settings: Settings, root: Path, record: Record) -> None:
     """-> data/codec_corpus. Which presets: as ``notes`` of the default profile says."""
-    wanted, notes = settings.corpus, params.notes
+    wanted, notes = settings.corpus, load(root / "params.yaml").notes
     wide = collect_wide(
         root / CORPUS / "wide",
         seed=wanted.seed,
@@ -188,37 +173,21 @@ def _report(record: Record, before: int, step: int, metrics: dict[str, float]) -
 def ship(root: Path) -> None:
     """data/codec_weights -> weights/codec. Raises DataError when they are torn or over 16 MiB."""
     load_codec(root / TRAINED)
-    size = (root / TRAINED / WEIGHTS).stat().st_size
-    if size > LIMIT_BYTES:
-        raise DataError(
-            f"{TRAINED / WEIGHTS} has {size} bytes, over {LIMIT_BYTES}: train with a smaller hidden"
-        )
-    (root / SHIPPED).mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, DESCRIPTION):
-        shutil.copyfile(root / TRAINED / name, root / SHIPPED / name)
+    apart.ship(
+        root / TRAINED, root / SHIPPED, weights=WEIGHTS, description=DESCRIPTION, smaller="a smaller hidden"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the process's exit status: 1 with one line on stderr for anything the user can mend."""
-    parser = argparse.ArgumentParser(prog="python -m timbrel.stages.codec_pipeline", description=__doc__)
-    parser.add_argument("step", choices=("corpus", "train", "ship"))
-    options = parser.parse_args(arguments)
-    root = Path.cwd()
-    try:
-        settings = read_settings(root / SETTINGS)
-        if options.step == "ship":
-            ship(root)
-            return 0
-        parameters = settings.model_dump(mode="json")
-        with stage_run(f"codec_{options.step}", parameters, root, curve=options.step == "train") as record:
-            if options.step == "corpus":
-                corpus(settings, load(root / "params.yaml"), root, record)
-            else:
-                train(settings, root, record)
-    except TimbrelError as error:
-        print(f"codec {options.step}: {error.message}", file=sys.stderr)
-        return 1
-    return 0
+    """Returns the process's exit status."""
+    return apart.run_step(
+        "codec",
+        {"corpus": corpus, "train": train},
+        settings=(SETTINGS, Settings),
+        ship=ship,
+        about=__doc__,
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":

@@ -11,19 +11,14 @@ DVC's: to the default pipeline the weights are an input, in Git, not something t
 
 from __future__ import annotations
 
-import argparse
 import math
-import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from timbrel.encoders.batches import some_of_each
 from timbrel.encoders.examples import Example, read_examples, with_variants, write_examples
@@ -31,7 +26,6 @@ from timbrel.encoders.storage import SIDECAR, WEIGHTS, load, save
 from timbrel.encoders.timbre import Shape, build
 from timbrel.encoders.training import Settings as TrainingSettings
 from timbrel.encoders.training import train_encoder
-from timbrel.errors import ConfigurationError, DataError, TimbrelError
 from timbrel.notes.codec_corpus import training_rows
 from timbrel.notes.collect import collect_notes
 from timbrel.notes.noteset import Note, NoteSet, publish_folder
@@ -39,9 +33,10 @@ from timbrel.notes.plan import NotePlan
 from timbrel.notes.recordings import find_recordings, read_recording
 from timbrel.params import Amount, Midi, Positive, Rate, Section, Share, Velocity
 from timbrel.published import find
+from timbrel.stages import apart
 from timbrel.stages.encoder import validation
 from timbrel.stages.progress import every_few_seconds
-from timbrel.tracking import Record, stage_run
+from timbrel.tracking import Record
 from timbrel.training import pick_device, seed_everything
 
 SETTINGS = Path("pipelines/encoder/params.yaml")
@@ -49,7 +44,6 @@ CORPUS = Path("data/encoder_corpus")
 EXAMPLES = Path("data/encoder_examples")
 TRAINED = Path("data/encoder_weights")
 SHIPPED = Path("weights/encoder")
-LIMIT_BYTES = 16 * 2**20
 TEACHER = "efficientat-mn04"
 SOURCE = (
     "trained by pipelines/encoder of this repository on soundfont presets, generated DX7 voices (Dexed), synthetic "
@@ -114,16 +108,6 @@ class Settings(Section):
     corpus: Corpus
     examples: Examples
     training: Training
-
-
-def read_settings(path: Path) -> Settings:
-    """Raises ConfigurationError, which names every wrong setting."""
-    try:
-        return Settings.model_validate(yaml.safe_load(path.read_text()), strict=False)
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from error
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: {error}") from error
 
 
 def corpus(settings: Settings, root: Path, record: Record) -> None:
@@ -276,35 +260,19 @@ def train(settings: Settings, root: Path, record: Record) -> None:
 def ship(root: Path) -> None:
     """data/encoder_weights -> weights/encoder. Raises DataError when they are torn or over 16 MiB."""
     load(root / TRAINED)
-    size = (root / TRAINED / WEIGHTS).stat().st_size
-    if size > LIMIT_BYTES:
-        raise DataError(
-            f"{TRAINED / WEIGHTS} has {size} bytes, over {LIMIT_BYTES}: train with fewer channels"
-        )
-    (root / SHIPPED).mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, SIDECAR):
-        shutil.copyfile(root / TRAINED / name, root / SHIPPED / name)
+    apart.ship(root / TRAINED, root / SHIPPED, weights=WEIGHTS, description=SIDECAR, smaller="fewer channels")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the process's exit status: 1 with one line on stderr for anything the user can mend."""
-    steps = {"corpus": corpus, "examples": examples, "train": train}
-    parser = argparse.ArgumentParser(prog="python -m timbrel.stages.encoder_pipeline", description=__doc__)
-    parser.add_argument("step", choices=(*steps, "ship"))
-    options = parser.parse_args(arguments)
-    root = Path.cwd()
-    try:
-        settings = read_settings(root / SETTINGS)
-        if options.step == "ship":
-            ship(root)
-            return 0
-        parameters = settings.model_dump(mode="json")
-        with stage_run(f"encoder_{options.step}", parameters, root, curve=options.step == "train") as record:
-            partial(steps[options.step], settings, root, record)()
-    except TimbrelError as error:
-        print(f"encoder {options.step}: {error.message}", file=sys.stderr)
-        return 1
-    return 0
+    """Returns the process's exit status."""
+    return apart.run_step(
+        "encoder",
+        {"corpus": corpus, "examples": examples, "train": train},
+        settings=(SETTINGS, Settings),
+        ship=ship,
+        about=__doc__,
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":
