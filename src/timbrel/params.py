@@ -95,8 +95,7 @@ class Embeddings(Section):
 
 
 class Encoder(Section):
-    """The timbre encoder. ``weights``: a folder that holds a trained one; without, it is trained by contrast alone.
-
+    """``weights``: a folder that holds a trained timbre encoder; without, it is trained here, by contrast alone.
     ``style``: how many numbers its readout gives.
     """
 
