@@ -41,6 +41,9 @@ import faiss  # isort: skip
 import numpy as np  # isort: skip
 
 
+QUERIES = 5_000  # all that there are, usually: notes of a tenth of the instruments
+
+
 def embedded(work: Path, root: Path) -> dict[str, np.ndarray]:
     """``v`` float32 [n, d], ``f0`` MIDI [n], ``inst`` str [n] of data/notes and data/patches; kept in ``work``."""
     kept = work / "real.npz"
@@ -207,7 +210,7 @@ def measure(size: int, work: Path, root: Path, rounds: int, few: bool) -> dict[s
     big = size > 200_000
     cores = os.sched_getaffinity(0)
     work.mkdir(parents=True, exist_ok=True)
-    library, report = library_of(size, work, root, 1000)
+    library, report = library_of(size, work, root, QUERIES)
     report |= {"systems": {}, "rounds": rounds, "load_average_before": os.getloadavg()[0]}
     points: list[tuple[System, Any, bool]] = []
     for system in systems(library, work, big, few):

@@ -95,8 +95,8 @@ class Embeddings(Section):
 
 
 class Encoder(Section):
-    """``weights``: a folder that holds a trained timbre encoder; without, it is trained here, by contrast alone.
-    ``style``: how many numbers its readout gives.
+    """``weights``: a folder that holds a trained timbre encoder; without, it is trained here, by contrast alone, and
+    has no style network.
     """
 
     weights: str | None
@@ -106,8 +106,6 @@ class Encoder(Section):
     batch_instruments: Annotated[int, Field(ge=2)]
     learning_rate: Rate
     temperature: Annotated[float, Field(gt=0)]
-    style: Positive
-    readout_weight: Amount
     near_pitch_share: Annotated[float, Field(ge=0, le=1)]
 
 
@@ -180,6 +178,7 @@ class Library(Section):
     candidates: Positive
     window_semitones: Annotated[int, Field(ge=0)]
     fold_distance: Annotated[float, Field(ge=0, lt=1)]
+    stage1_weight: Amount
     preview_seconds: Annotated[float, Field(gt=0, le=4)]
     preview_pitch: Midi
 

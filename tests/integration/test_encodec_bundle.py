@@ -130,7 +130,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, weights: Path, said: io.Strin
     (data / "patches" / "report.json").write_text(json.dumps({"tried": {"user": 0}}))
     torch.manual_seed(3)
     storage.save(
-        build(Shape(channels=(4, 4, 8, 8), embedding_size=16, style=6)).eval(),
+        build(Shape(channels=(4, 4, 8, 8), embedding_size=16)).eval(),
         data / "encoder",
         {},
     )

@@ -22,7 +22,8 @@ from timbrel.codec import spectrum
 from timbrel.codec.network import CodecConfig, MagnitudeCodec
 from timbrel.codec.storage import save_codec
 from timbrel.encoders import frontend, storage
-from timbrel.encoders.timbre import Shape, TimbreEncoder, TimbreNetwork, build
+from timbrel.encoders.style_network import StyleNetwork
+from timbrel.encoders.timbre import Shape, TimbreEncoder, build
 from timbrel.engine.engine import Engine
 from timbrel.engine.onnx_models import OnnxModels
 from timbrel.files import sha256_of
@@ -55,7 +56,7 @@ class Notes:
 
 class Networks(NamedTuple):
     codec: MagnitudeCodec
-    encoder: TimbreNetwork
+    encoder: TimbreEncoder
     vae: Vae
     generator: Generator
 
@@ -69,7 +70,7 @@ def networks() -> Networks:
         width=16, heads=2, condition_layers=1, decoder_layers=2, feedforward=32, frames_per_token=4
     )
     vae = Vae(VaeShape(instruments=3, channels=(8,) * 5, hidden=(16,) * 4, head_width=8))
-    encoder = build(Shape(channels=(4, 4, 8, 8), embedding_size=16, style=6))
+    encoder = TimbreEncoder(build(Shape(channels=(4, 4, 8, 8), embedding_size=16)), StyleNetwork(6))
     return Networks(codec.eval(), encoder.eval(), vae.eval(), Generator(shape).eval())
 
 
@@ -83,7 +84,9 @@ def root(tmp_path_factory: pytest.TempPathFactory, networks: Networks) -> Path:
     (data / "notes").mkdir()
     (data / "notes" / "report.json").write_text(json.dumps({"soundfonts": ["TimGM6mb.sf2"]}))
     save_codec(networks.codec, data / "codec", {})
-    storage.save(networks.encoder, data / "encoder", {})
+    storage.save(networks.encoder.network, data / "encoder", {})
+    assert networks.encoder.style is not None
+    storage.save_style(networks.encoder.style, data / "encoder", {})
     weights.save(networks.vae, data / "vae", "vae", {})
     weights.save(networks.generator, data / "generator", "generator", {"velocities": [40, 127]})
     for stage in (export, library, index, bundle):
@@ -151,7 +154,7 @@ def test_the_engine_answers_from_the_bundle(root: Path) -> None:
 def test_the_timbre_encoder_is_the_network(models: OnnxModels, networks: Networks) -> None:
     clips = np.stack([frontend.clip(tone(pitch, 0.1, 0.2)) for pitch in (48, 60, 71)])
     with torch.inference_mode():
-        expected = TimbreEncoder(networks.encoder).eval()(torch.from_numpy(clips))
+        expected = networks.encoder(torch.from_numpy(clips))
     found = models.run("timbre_encoder", {"audio": clips})
     for name, value in zip(("stage1", "stage2"), expected, strict=True):
         np.testing.assert_allclose(found[name], value.numpy(), atol=TOLERANCE)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from timbrel.encoders.cepstrum import Cepstrum
 from timbrel.encoders.contrastive import supervised_nt_xent
-from timbrel.encoders.readout import Cepstrum, Readout, of_picture
 from timbrel.encoders.retrieval import recall
+from timbrel.encoders.scaffold import of_picture
 from timbrel.encoders.style import statistics
-from timbrel.encoders.timbre import Blend, Shape, build
 from timbrel.encoders.training import learning_rate_factor, unexplained
 
 
@@ -48,14 +48,6 @@ def test_style_is_mean_and_population_deviation_of_each_channel() -> None:
     found = statistics({"first": first, "second": second})[0]
     expected = [4.0, 2.0, math.sqrt(5.0), 0.0, 3.0, 3.0]
     np.testing.assert_allclose(found.numpy(), expected, atol=4e-3)  # sqrt(1e-5) where nothing varies
-
-
-def test_stage_two_is_the_named_blend_of_its_parts() -> None:
-    shape = Shape(channels=(4, 4, 8, 8), embedding_size=2, style=2)
-    network = build(shape, Blend(style=1.0, cepstrum=0.25, contrast=4.0, offset=2.0))
-    found = network.compose(*map(torch.tensor, ([[0.6, 0.8]], [[2.0, 1.0]], [[-3.0]])))[0].numpy()
-    expected = np.array([2.0, 1.0, -1.5, 2.0, 1.2, 1.6])
-    np.testing.assert_allclose(found, expected / np.linalg.norm(expected), rtol=1e-5)
 
 
 def test_what_is_unexplained_is_the_mean_squared_distance() -> None:
@@ -100,19 +92,6 @@ def test_what_is_silent_is_no_part_of_the_picture_s_statistics() -> None:
     assert deviation[5].item() == pytest.approx(1.0, abs=1e-2)
     assert change[5].item() == pytest.approx(2.0 * 39 / 40, abs=1e-2)
     assert found[240].item() == pytest.approx(40 / 120, abs=1e-3)
-
-
-def test_the_readout_is_fitted_by_least_squares() -> None:
-    rng = np.random.default_rng(0)
-    features = torch.from_numpy(rng.uniform(-2, 2, (4_000, 3)).astype(np.float32))
-    answers = features @ torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.5, 0.0]]) + torch.tensor([3.0, -1.0])
-    readout = Readout(3, 2)
-    readout.fit([(features[:2_000], answers[:2_000], 1.0), (features[2_000:], answers[2_000:], 0.5)])
-    # The ridge is a tenth of the features' mean square (with the constant: (3 x 4/3 + 1) / 4), and draws to zero.
-    shrunk = (4 / 3) / (4 / 3 + 0.1 * 1.25)
-    expected = shrunk * np.array([[1.0, 0.0, 0.5], [0.0, 2.0, 0.0]])
-    np.testing.assert_allclose(readout.said.weight.detach(), expected, atol=0.02)
-    np.testing.assert_allclose(readout.said.bias.detach(), [3.0, -1.0], atol=0.05)
 
 
 def test_cepstra_are_those_of_the_picture_standardised() -> None:

@@ -11,6 +11,7 @@ import soundfile
 import yaml
 
 from timbrel.encoders import storage
+from timbrel.encoders.style_network import StyleNetwork
 from timbrel.encoders.timbre import Shape, build
 from timbrel.errors import ConfigurationError, DataError
 from timbrel.notes.noteset import Note
@@ -24,12 +25,13 @@ ROOT = Path(__file__).parents[2]
 def test_the_weights_in_git_were_made_with_the_settings_in_git() -> None:
     folder = ROOT / "weights/encoder"
     settings = read_settings(ROOT / encoder_pipeline.SETTINGS, encoder_pipeline.Settings)
-    origin = storage.describe(folder)["origin"]
-    assert origin["recipe"] == settings.model_dump(mode="json")
-    assert origin["licence"] == "CC0-1.0"
-    network = storage.load(folder)
-    assert network.shape.style == settings.examples.components
-    assert network.shape.channels == settings.training.channels
+    for described in (storage.describe(folder), storage.describe_style(folder)):
+        assert described["origin"]["recipe"] == settings.model_dump(mode="json")
+        assert described["origin"]["licence"] == "CC0-1.0"
+    encoder = storage.load(folder)
+    assert encoder.style is not None
+    assert encoder.style.size == settings.style.size
+    assert encoder.network.shape.channels == settings.training.channels
 
 
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
@@ -64,11 +66,15 @@ def test_recordings_are_one_note_each_and_what_is_no_sound_is_left_out(tmp_path:
 def test_only_whole_weights_are_shipped(tmp_path: Path) -> None:
     trained = tmp_path / encoder_pipeline.TRAINED
     trained.mkdir(parents=True)
-    network = build(Shape(channels=(4, 4, 8, 8), embedding_size=8, style=6)).eval()
+    network = build(Shape(channels=(4, 4, 8, 8), embedding_size=8)).eval()
     storage.save(network, trained, {}, {"licence": "CC0-1.0"})
+    style = tmp_path / encoder_pipeline.STYLE
+    style.mkdir()
+    storage.save_style(StyleNetwork(6).eval(), style, {}, {"licence": "CC0-1.0"})
     encoder_pipeline.ship(tmp_path)
     shipped = tmp_path / encoder_pipeline.SHIPPED
     assert storage.describe(shipped) == storage.describe(trained)
+    assert storage.describe_style(shipped) == storage.describe_style(style)
     before = (shipped / storage.WEIGHTS).read_bytes()
     shutil.copyfile(trained / storage.SIDECAR, trained / storage.WEIGHTS)
     with pytest.raises(DataError, match="not the file that"):

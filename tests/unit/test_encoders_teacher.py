@@ -10,7 +10,14 @@ import torch
 
 from timbrel.encoders import teacher
 from timbrel.encoders.efficientat import EfficientAt
-from timbrel.encoders.examples import Example, hear, read_examples, with_variants, write_examples
+from timbrel.encoders.examples import (
+    Example,
+    hear,
+    read_examples,
+    read_pictures,
+    with_variants,
+    write_examples,
+)
 from timbrel.encoders.frontend import CLIP_SAMPLES, SAMPLE_RATE, clip
 from timbrel.errors import DataError
 from timbrel.notes.shaping import Shape
@@ -97,6 +104,13 @@ def test_examples_are_written_and_read_and_torn_ones_refused(tmp_path: Path) -> 
     assert read.target.shape == (3, 82)
     # The second tone ends after half a second, with nothing behind it.
     assert float(read.power(np.array([1]))[0, :, 40:].max()) < 1e-8
+    pictures = read_pictures(folder)
+    assert pictures.values.shape == (3, 128, 300)
+    # A tone's picture is loudest where its band is, as long as it sounds: 0.5 s are 50 frames.
+    assert pictures.heard[:2].tolist() == [200, 50]
+    band = int(np.argmax(pictures.values[1, :, 20]))
+    edges = 1127.0 * np.log1p(np.array([330.0, 15_000.0]) / 700.0)
+    assert band == pytest.approx(edges[0] / edges[1] * 129 - 1, abs=1.0)
     (folder / "log_power.npy").unlink()
     with pytest.raises(DataError, match="run the encoder's pipeline"):
         read_examples(folder)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from timbrel.encoders.style import statistics
+from timbrel.encoders.style import statistics, within
 from timbrel.errors import DataError
 
 CLASSES = 527
@@ -75,8 +75,9 @@ class _Excitation(nn.Module):
         self.fc1 = nn.Linear(channels, squeezed)
         self.fc2 = nn.Linear(squeezed, channels)
 
-    def forward(self, maps: Tensor) -> Tensor:
-        scale = torch.sigmoid(self.fc2(torch.relu(self.fc1(maps.mean(dim=(2, 3))))))
+    def forward(self, maps: Tensor, frames: Tensor | None = None) -> Tensor:
+        squeezed = maps.mean(dim=(2, 3)) if frames is None else within(maps, frames).mean(maps)
+        scale = torch.sigmoid(self.fc2(torch.relu(self.fc1(squeezed))))
         return maps * scale[:, :, None, None]
 
 
@@ -87,8 +88,8 @@ class _Excitations(nn.Module):
         super().__init__()
         self.conc_se_layers = nn.ModuleList([_Excitation(channels)])
 
-    def forward(self, maps: Tensor) -> Tensor:
-        excited: Tensor = self.conc_se_layers[0](maps)
+    def forward(self, maps: Tensor, frames: Tensor | None = None) -> Tensor:
+        excited: Tensor = self.conc_se_layers[0](maps, frames)
         return excited
 
 
@@ -125,11 +126,71 @@ class _InvertedResidual(nn.Module):
             layers.append(_Excitations(expanded))
         layers.append(_convolution(expanded, outputs, 1, activation=None))
         self.block = nn.Sequential(*layers)
+        self._deep = int(expanded != inputs)  # place of the one convolution that sees neighbours
+        self.stride = row.stride
         self._shortcut = row.stride == 1 and inputs == outputs
 
-    def forward(self, maps: Tensor) -> Tensor:
-        inner: Tensor = self.block(maps)
+    def forward(self, maps: Tensor, frames: Tensor | None = None) -> Tensor:
+        inner: Tensor = maps
+        for place, layer in enumerate(self.block):
+            if isinstance(layer, _Excitations):
+                inner = layer(inner, frames)
+            elif place == self._deep and frames is not None:
+                inner = layer(within(inner, frames).only(inner))
+                frames = after(frames, self.stride)
+            else:
+                inner = layer(inner)
         return inner + maps if self._shortcut else inner
+
+
+def after(frames: Tensor, stride: int) -> Tensor:
+    """How many frames are left of so many by a convolution of a ``stride``, its edges padded."""
+    return torch.div(frames + stride - 1, stride, rounding_mode="floor")
+
+
+class Features(nn.Sequential):
+    """The 17 blocks of a width: mel pictures [b, 1, 128, frames] to maps.
+
+    A batch may hold pictures of different lengths: with ``frames`` [b], how many of each count, everything is as if
+    each had been cut there. What lies behind is kept from whatever looks at neighbours or averages.
+    """
+
+    def __init__(self, width: float) -> None:
+        before = divisible(_FIRST * width)
+        layers: list[nn.Module] = [_convolution(1, before, 3, stride=2, activation=nn.Hardswish)]
+        for row in ROWS:
+            layers.append(_InvertedResidual(before, row, width))
+            before = divisible(row.outputs * width)
+        layers.append(_convolution(before, 6 * before, 1, activation=nn.Hardswish))
+        super().__init__(*layers)
+        self.size = 6 * before
+        self.channels = (
+            divisible(_FIRST * width), *(divisible(row.outputs * width) for row in ROWS), self.size
+        )  # fmt: skip
+
+    def step(self, number: int, maps: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Maps of block ``number`` after the one before, and how many of their frames count."""
+        block = self[number]
+        if frames is None:
+            return block(maps), None
+        if isinstance(block, _InvertedResidual):
+            return block(maps, frames), after(frames, block.stride)
+        if number == 0:
+            return block(within(maps, frames).only(maps)), after(frames, 2)
+        return block(maps), frames
+
+    def blocks(
+        self, picture: Tensor, frames: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """Feature maps [b, channels, bands, frames] of all blocks, by name, in order; how many frames count."""
+        maps: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
+        for number in range(len(self)):
+            picture, frames = self.step(number, picture, frames)
+            maps[f"block{number}"] = picture
+            if frames is not None:
+                counts[f"block{number}"] = frames
+        return maps, counts or None
 
 
 class EfficientAt(nn.Module):
@@ -138,14 +199,8 @@ class EfficientAt(nn.Module):
     def __init__(self, width: float) -> None:
         super().__init__()
         self.width = width
-        before = divisible(_FIRST * width)
-        layers: list[nn.Module] = [_convolution(1, before, 3, stride=2, activation=nn.Hardswish)]
-        for row in ROWS:
-            layers.append(_InvertedResidual(before, row, width))
-            before = divisible(row.outputs * width)
-        self.embedding_size = 6 * before
-        layers.append(_convolution(before, self.embedding_size, 1, activation=nn.Hardswish))
-        self.features = nn.Sequential(*layers)
+        self.features = Features(width)
+        self.embedding_size = self.features.size
         hidden = divisible(_LAST * width)
         self.classifier = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
@@ -158,10 +213,7 @@ class EfficientAt(nn.Module):
 
     def blocks(self, picture: Tensor) -> dict[str, Tensor]:
         """Feature maps [b, channels, bands, frames] of the 17 blocks, by name, in order."""
-        maps: dict[str, Tensor] = {}
-        for number, block in enumerate(self.features):
-            picture = maps[f"block{number}"] = block(picture)
-        return maps
+        return self.features.blocks(picture)[0]
 
     def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the embedding [b, d], the mean of the last maps, and the logits [b, 527]."""

@@ -3,8 +3,9 @@
 Every instrument is taken as it is; some of its notes also played faster or slower, and reshaped (``notes.shaping``),
 each by amounts of its own: further instruments, and near ones.
 
-    examples.npz     instrument, pitch, target
+    examples.npz     instrument, pitch, target, heard: frames of the picture up to the last sound
     log_power.npy    float16 [n, 80, 120]: log10 of the mel powers
+    pictures.npy     float16 [n, 128, 300]: what the style network sees
     examples.json    how the targets were made
 """
 
@@ -21,14 +22,16 @@ import numpy as np
 import soxr
 import torch
 
-from timbrel.encoders import efficientat, teacher
+from timbrel.encoders import efficientat, efficientat_mel, teacher
 from timbrel.encoders.batches import Sounds, some_of_each
 from timbrel.encoders.frontend import SAMPLE_RATE, clip
 from timbrel.encoders.mel import PowerMel
+from timbrel.encoders.style_network import FRAMES, StylePicture, heard_frames
 from timbrel.errors import DataError
 from timbrel.notes.render import map_jobs
 from timbrel.notes.shaping import Shape, apply, draw_shape
 
+PICTURES = "pictures.npy"
 _CHUNK = 32
 _SMALLEST = 1e-9  # -90 dB, far below the floor of the network's input
 _SEMITONES = (2.0, 5.0)  # how far a resampled instrument is from its original
@@ -57,6 +60,8 @@ class _Job:
 @dataclass(frozen=True, slots=True)
 class _Heard:
     log_power: np.ndarray
+    pictures: np.ndarray
+    heard: np.ndarray
     raw: teacher.RawTarget
 
 
@@ -114,16 +119,22 @@ def write_examples(
     with torch.inference_mode():
         channels = tuple(maps.shape[1] for maps in network.blocks(torch.zeros(1, 1, 128, 64)).values())
     every = [each for _, examples in sources.values() for each in examples]
-    powers, styles, cepstra = [], [], []
+    powers, heard, styles, cepstra = [], [], [], []
+    pictures = np.lib.format.open_memmap(
+        folder / PICTURES, mode="w+", dtype=np.float16, shape=(len(every), efficientat_mel.BANDS, FRAMES)
+    )
     done = 0
     for result in map_jobs(_jobs(sources, teacher_file), _hear_all):
         if result.value is None:
             raise DataError(f"sounds could not be worked out: {result.fault} {result.detail}")
         powers.append(result.value.log_power)
+        heard.append(result.value.heard)
+        pictures[done : done + len(powers[-1])] = result.value.pictures
         styles.append(result.value.raw.style)
         cepstra.append(result.value.raw.cepstrum)
         done += len(powers[-1])
         progress("examples", done, len(every))
+    pictures.flush()
     raw = teacher.RawTarget(np.concatenate(styles), np.concatenate(cepstra))
     targets = teacher.fit_targets(raw, channels=channels, components=components)
     _, instrument = np.unique([each.instrument for each in every], return_inverse=True)
@@ -133,6 +144,7 @@ def write_examples(
         instrument=instrument.astype(np.int64),
         pitch=np.array([each.pitch for each in every], dtype=np.float64),
         target=targets.values,
+        heard=np.concatenate(heard),
     )
     report = {
         "examples": len(every),
@@ -155,6 +167,23 @@ def read_examples(folder: Path) -> Sounds:
         raise DataError(f"{folder} holds no examples ({error}): run the encoder's pipeline") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """``values``: float16 [n, 128, 300], mapped; ``heard``: how many frames of each count, int64 [n]."""
+
+    values: np.ndarray
+    heard: np.ndarray
+
+
+def read_pictures(folder: Path) -> Pictures:
+    """Raises DataError when the folder is not what ``write_examples`` makes."""
+    try:
+        heard = np.load(folder / "examples.npz", allow_pickle=False)["heard"].astype(np.int64)
+        return Pictures(np.load(folder / PICTURES, mmap_mode="r", allow_pickle=False), heard)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder} holds no pictures ({error}): run the encoder's pipeline") from error
+
+
 def _jobs(
     sources: Mapping[str, tuple[Callable[[int], np.ndarray], Sequence[Example]]], teacher_file: Path
 ) -> Iterator[_Job]:
@@ -165,15 +194,18 @@ def _jobs(
 
 
 def _hear_all(job: _Job) -> _Heard:
-    network, mel = _loaded(job.teacher)
+    network, mel, picture = _loaded(job.teacher)
     clips = np.stack([hear(sound, each) for sound, each in zip(job.sounds, job.examples, strict=True)])
+    audio = torch.from_numpy(clips)
     with torch.inference_mode():
-        power = torch.log10(mel(torch.from_numpy(clips)).clamp_min(_SMALLEST)).half().numpy()
-    return _Heard(power, teacher.raw_target(network, clips))
+        power = torch.log10(mel(audio).clamp_min(_SMALLEST)).half().numpy()
+        pictures = picture(audio)[:, 0].half().numpy()
+        heard = heard_frames(audio).numpy().astype(np.int16)
+    return _Heard(power, pictures, heard, teacher.raw_target(network, clips))
 
 
 @lru_cache(maxsize=1)
-def _loaded(path: Path) -> tuple[efficientat.EfficientAt, PowerMel]:
+def _loaded(path: Path) -> tuple[efficientat.EfficientAt, PowerMel, StylePicture]:
     """Once in each worker, on one thread: there are as many workers as cores."""
     torch.set_num_threads(1)
-    return efficientat.read_published(path), PowerMel()
+    return efficientat.read_published(path), PowerMel(), StylePicture()

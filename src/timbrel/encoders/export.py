@@ -6,17 +6,17 @@ from pathlib import Path
 
 from timbrel.encoders.frontend import CLIP_SAMPLES
 from timbrel.encoders.graph import Free, Graph, tones
-from timbrel.encoders.timbre import TimbreEncoder, TimbreNetwork
+from timbrel.encoders.timbre import TimbreEncoder
 
 
-def export(network: TimbreNetwork, path: Path) -> float:
-    """Write ``timbre_encoder.onnx``; returns the largest difference to the network itself on test sounds, relative to
+def export(encoder: TimbreEncoder, path: Path) -> float:
+    """Write ``timbre_encoder.onnx``; returns the largest difference to the encoder itself on test sounds, relative to
     the largest number of each vector.
 
     Raises DataError when that is more than 1e-4: then the file is not written.
     """
     graph = Graph(
-        TimbreEncoder(network).eval(),
+        encoder.eval(),
         inputs={"audio": (Free("b"), CLIP_SAMPLES)},
         outputs=("stage1", "stage2"),
     )

@@ -1,24 +1,32 @@
-"""The encoder on disk: ``encoder.safetensors`` and ``encoder.json`` (configuration, sizes, hash). No pickle."""
+"""The encoder on disk: two networks in a folder, each weights and a description (sizes, hash, origin). No pickle.
+
+encoder.safetensors, encoder.json    the timbre network
+style.safetensors, style.json        the style network, where there is one
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 from safetensors import SafetensorError
+from torch import nn
 
 from timbrel.encoders import filterbank
-from timbrel.encoders.timbre import Blend, Shape, TimbreNetwork, build
+from timbrel.encoders.style_network import StyleNetwork
+from timbrel.encoders.timbre import Shape, TimbreEncoder, TimbreNetwork, build
 from timbrel.errors import DataError
 from timbrel.files import atomic_write, sha256_of
 
-WEIGHTS = "encoder.safetensors"
-SIDECAR = "encoder.json"
-_FORMAT = "timbrel-timbre-encoder-2"
+WEIGHTS, SIDECAR = "encoder.safetensors", "encoder.json"
+STYLE_WEIGHTS, STYLE_SIDECAR = "style.safetensors", "style.json"
+_FORMAT, _STYLE_FORMAT = "timbrel-timbre-network-3", "timbrel-style-network-1"
+_AGAIN = "run the encoder stage again"
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def save(
@@ -27,52 +35,109 @@ def save(
     metrics: Mapping[str, float],
     origin: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write both files; the sidecar last, so that it never describes weights that are not there.
+    """Write both files of the timbre network.
 
     ``origin``: source, licence and recipe of the weights, kept with them.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with atomic_write(folder / WEIGHTS) as handle:
-        handle.write(safetensors.torch.save(tensors))
-    sidecar = {
-        "format": _FORMAT,
+    sizes = {
         "shape": asdict(network.shape),
-        "blend": asdict(network.blend),
-        "stage2_size": network.stage2_size,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "mel": {"bands": filterbank.BANDS, "frames": filterbank.FRAMES, "hop": filterbank.HOP},
-        "sha256": sha256_of(folder / WEIGHTS),
-        "metrics": dict(metrics),
-        "origin": dict(origin or {}),
     }
-    with atomic_write(folder / SIDECAR) as handle:
-        handle.write((json.dumps(sidecar, indent=2) + "\n").encode())
+    _write(network, folder / WEIGHTS, folder / SIDECAR, _FORMAT, sizes, metrics, origin)
+
+
+def save_style(
+    network: StyleNetwork,
+    folder: Path,
+    metrics: Mapping[str, float],
+    origin: Mapping[str, Any] | None = None,
+) -> None:
+    """Write both files of the style network."""
+    sizes = {"size": network.size}
+    _write(network, folder / STYLE_WEIGHTS, folder / STYLE_SIDECAR, _STYLE_FORMAT, sizes, metrics, origin)
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """The sidecar. Raises DataError when it is missing or of another format."""
+    """The timbre network's sidecar. Raises DataError when it is missing or of another format."""
+    return _described(folder / SIDECAR, _FORMAT)
+
+
+def describe_style(folder: Path) -> dict[str, Any]:
+    """The style network's sidecar. Raises DataError when it is missing or of another format."""
+    return _described(folder / STYLE_SIDECAR, _STYLE_FORMAT)
+
+
+def load(folder: Path) -> TimbreEncoder:
+    """Both networks, or the one that there is, in evaluation mode.
+
+    Raises DataError when a file is missing, torn, or does not match its hash.
+    """
+    network = load_network(folder)
+    style = load_style(folder) if (folder / STYLE_SIDECAR).exists() else None
+    return TimbreEncoder(network, style).eval()
+
+
+def load_network(folder: Path) -> TimbreNetwork:
+    """The timbre network in evaluation mode. Raises DataError as ``load``."""
+    return _read(
+        folder / WEIGHTS, folder / SIDECAR, _FORMAT, lambda sidecar: build(shape_of(sidecar["shape"]))
+    )
+
+
+def load_style(folder: Path) -> StyleNetwork:
+    """The style network in evaluation mode. Raises DataError as ``load``."""
+    return _read(
+        folder / STYLE_WEIGHTS,
+        folder / STYLE_SIDECAR,
+        _STYLE_FORMAT,
+        lambda sidecar: StyleNetwork(int(sidecar["size"])),
+    )
+
+
+def _write(
+    network: nn.Module,
+    weights: Path,
+    described: Path,
+    form: str,
+    sizes: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    origin: Mapping[str, Any] | None,
+) -> None:
+    """The sidecar last, so that it never describes weights that are not there."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with atomic_write(weights) as handle:
+        handle.write(safetensors.torch.save(tensors))
+    sidecar = {
+        "format": form,
+        **sizes,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "sha256": sha256_of(weights),
+        "metrics": dict(metrics),
+        "origin": dict(origin or {}),
+    }
+    with atomic_write(described) as handle:
+        handle.write((json.dumps(sidecar, indent=2) + "\n").encode())
+
+
+def _described(path: Path, form: str) -> dict[str, Any]:
     try:
-        sidecar = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
+        sidecar = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder / SIDECAR}: not readable; run the encoder stage again.") from error
-    if not isinstance(sidecar, dict) or sidecar.get("format") != _FORMAT:
-        raise DataError(
-            f"{folder / SIDECAR}: not a timbre encoder of this version; run the encoder stage again."
-        )
+        raise DataError(f"{path}: not readable; {_AGAIN}.") from error
+    if not isinstance(sidecar, dict) or sidecar.get("format") != form:
+        raise DataError(f"{path}: not an encoder of this version; {_AGAIN}.")
     return sidecar
 
 
-def load(folder: Path) -> TimbreNetwork:
-    """The network in evaluation mode. Raises DataError when a file is missing, torn, or does not match its hash."""
-    sidecar = describe(folder)
-    weights = folder / WEIGHTS
+def _read(weights: Path, described: Path, form: str, make: Callable[[dict[str, Any]], Network]) -> Network:
+    sidecar = _described(described, form)
     if not weights.exists() or sha256_of(weights) != sidecar["sha256"]:
-        raise DataError(f"{weights}: not the file that {SIDECAR} describes; run the encoder stage again.")
+        raise DataError(f"{weights}: not the file that {described.name} describes; {_AGAIN}.")
     try:
-        network = build(shape_of(sidecar["shape"]), Blend(**sidecar["blend"]))
+        network = make(sidecar)
         network.load_state_dict(safetensors.torch.load_file(weights))
     except (SafetensorError, RuntimeError, TypeError, KeyError, ValueError) as error:
-        raise DataError(f"{weights}: weights of another network; run the encoder stage again.") from error
+        raise DataError(f"{weights}: weights of another network; {_AGAIN}.") from error
     return network.eval()
 
 
@@ -82,5 +147,4 @@ def shape_of(sidecar: Mapping[str, Any]) -> Shape:
     return Shape(
         channels=(stem, low, middle, high),
         embedding_size=int(sidecar["embedding_size"]),
-        style=int(sidecar["style"]),
     )

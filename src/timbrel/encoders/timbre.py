@@ -1,12 +1,11 @@
-"""The timbre network: a small residual convolution net over a log-mel picture, two vectors from one pass.
+"""The timbre encoder: two networks over a clip, two vectors.
 
-    audio [b, 72000] ─► power mel [b, 80, 120] ─► log ─┬► stem ─► body1 … body5 ─► head ──► stage1 [b, d1] ──┐
-                                                       │    └────────┴──┬──┴─────► readout ─► style ────────┤
-                                                       ├────────────────┘                                   ├─► stage2
-                                                       └──────────────────────────────────► cepstrum ───────┘
+    clip [b, 72000] ─┬► power mel [b, 80, 120] ─► log ─┬► stem ─► body1 … body5 ─► head ─► stage1 [b, d1]
+                     │                                 └► cepstrum ─┬► stage2 [b, d2]
+                     └► StyleNetwork ─► style ──────────────────────┘
 
-Stage 1 tells instruments apart. Stage 2 orders by how alike sounds are, by style, cepstrum and stage 1 together;
-``Blend`` has the proportions.
+Stage 1 tells instruments apart, by contrast. Stage 2 says how alike sounds are, by style and cepstrum; ``Blend`` has
+the proportions.
 
 The stem looks at 7 frames (about 0.2 s) and keeps every fourth frame: the shape of an attack is in its
 channels. A second input channel carries each band's position, so that a channel may mean "bright" and not
@@ -23,40 +22,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from timbrel.encoders import filterbank
+from timbrel.encoders.cepstrum import SIZE, Cepstrum
 from timbrel.encoders.mel import PowerMel, log_mel
-from timbrel.encoders.readout import COEFFICIENTS, Cepstrum, Readout, everything, over_time
+from timbrel.encoders.style_network import StyleNetwork, StylePicture, heard_frames
 
 _HIDDEN = 256  # width of the head's hidden layer
+_EPSILON = 1e-5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """``channels``: of the stem and the three resolutions after it. ``embedding_size``: d1.
-
-    ``style``: how many numbers its readout gives.
-    """
+    """``channels``: of the stem and the three resolutions after it. ``embedding_size``: d1."""
 
     channels: tuple[int, int, int, int]
     embedding_size: int
-    style: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blend:
-    """What each part is worth in stage 2: factors of its squared distance. Style and cepstrum have a mean square length
-    of 1, the contrast's embedding has length 1.
-
-    ``offset``: a constant beside them. Without it a cosine forgets how far a sound is from the average sound, and only
-    knows in which direction.
-    """
+    """What each part is worth in stage 2: factors of its squared distance. Both have a mean square length of 1."""
 
     style: float
     cepstrum: float
-    contrast: float
-    offset: float
 
 
-BLEND = Blend(style=1.0, cepstrum=0.1, contrast=2.0, offset=1.0)
+BLEND = Blend(style=1.0, cepstrum=0.1)
 
 
 class Residual(nn.Module):
@@ -80,14 +70,13 @@ class Residual(nn.Module):
 
 
 class TimbreNetwork(nn.Module):
-    """Log-mel pictures ``[b, 80, 120]`` to both vectors."""
+    """Log-mel pictures ``[b, 80, 120]`` to stage 1 ``[b, d1]``, of length 1, and the cepstrum ``[b, 80]``."""
 
     position: Tensor
 
-    def __init__(self, shape: Shape, blend: Blend = BLEND) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        self.blend = blend
         stem, low, middle, high = shape.channels
         self.stem = nn.Sequential(
             nn.Conv2d(2, stem, (5, 7), (2, 4), (2, 3), bias=False), nn.BatchNorm2d(stem), nn.ReLU()
@@ -108,16 +97,9 @@ class TimbreNetwork(nn.Module):
             nn.ReLU(),
             nn.Linear(_HIDDEN, shape.embedding_size),
         )
-        described = 2 * (stem + low + 2 * middle + 2 * high) + 2 * (middle * 2 * bands + high * bands)
-        self.readout = Readout(described + 3 * filterbank.BANDS + 1, shape.style)
         self.cepstrum = Cepstrum()
         position = torch.linspace(-1.0, 1.0, filterbank.BANDS).reshape(1, 1, -1, 1)
         self.register_buffer("position", position, persistent=False)
-
-    @property
-    def stage2_size(self) -> int:
-        """d2, the length of the stage-2 vector."""
-        return self.shape.style + 2 * COEFFICIENTS + 1 + self.shape.embedding_size
 
     def blocks(self, picture: Tensor) -> dict[str, Tensor]:
         """Feature maps ``[b, channels, bands, frames]`` of every block, by name, in order."""
@@ -129,41 +111,51 @@ class TimbreNetwork(nn.Module):
             values = maps[name] = block(values)
         return maps
 
-    def describe(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns stage 1 ``[b, d1]``, of length 1, and the statistics that the readout reads, ``[b, n]``."""
+    def describe(self, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns stage 1 ``[b, d1]`` and all blocks' maps."""
         maps = self.blocks(picture)
-        last = over_time(maps["body5"])
-        return functional.normalize(self.head(last), dim=1), everything(maps, last, picture)
-
-    def compose(self, stage1: Tensor, style: Tensor, cepstrum: Tensor) -> Tensor:
-        """Stage 2 ``[b, d2]``, of length 1, of its parts."""
-        parts = [
-            self.blend.style**0.5 * style,
-            self.blend.cepstrum**0.5 * cepstrum,
-            self.blend.offset + torch.zeros_like(style[:, :1]),
-            self.blend.contrast**0.5 * stage1,
-        ]
-        return functional.normalize(torch.cat(parts, dim=1), dim=1)
+        return functional.normalize(self.head(over_time(maps["body5"])), dim=1), maps
 
     def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns stage 1 ``[b, d1]`` and stage 2 ``[b, d2]``, both of length 1."""
-        stage1, described = self.describe(picture)
-        return stage1, self.compose(stage1, self.readout(described), self.cepstrum(picture))
+        stage1, _ = self.describe(picture)
+        return stage1, self.cepstrum(picture)
+
+
+def over_time(maps: Tensor) -> Tensor:
+    """Mean and deviation over time: ``[b, channels, bands, frames]`` -> ``[b, 2 channels bands]``."""
+    mean = maps.mean(dim=3)
+    deviation = torch.sqrt((maps - mean[..., None]).square().mean(dim=3) + _EPSILON)
+    return torch.cat([mean, deviation], dim=1).flatten(1)
 
 
 class TimbreEncoder(nn.Module):
-    """Clips ``[b, 72000]`` as ``frontend.clip`` makes them to stage 1 ``[b, d1]`` and stage 2 ``[b, d2]``."""
+    """Clips ``[b, 72000]`` as ``frontend.clip`` makes them to stage 1 ``[b, d1]`` and stage 2 ``[b, d2]``.
 
-    def __init__(self, network: TimbreNetwork) -> None:
+    Both have length 1. Without a style network stage 2 is cepstrum and stage 1 side by side.
+    """
+
+    def __init__(
+        self, network: TimbreNetwork, style: StyleNetwork | None = None, blend: Blend = BLEND
+    ) -> None:
         super().__init__()
         self.mel = PowerMel()
         self.network = network
+        self.picture = StylePicture()
+        self.style = style
+        self.blend = blend
+
+    @property
+    def stage2_size(self) -> int:
+        """d2, the length of the stage-2 vector."""
+        return SIZE + (self.network.shape.embedding_size if self.style is None else self.style.size)
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        stage1, stage2 = self.network(log_mel(self.mel(audio)))
-        return stage1, stage2
+        stage1, cepstrum = self.network(log_mel(self.mel(audio)))
+        like = stage1 if self.style is None else self.style(self.picture(audio), heard_frames(audio))
+        parts = [self.blend.style**0.5 * like, self.blend.cepstrum**0.5 * cepstrum]
+        return stage1, functional.normalize(torch.cat(parts, dim=1), dim=1)
 
 
-def build(shape: Shape, blend: Blend = BLEND) -> TimbreNetwork:
+def build(shape: Shape) -> TimbreNetwork:
     """A network with fresh weights, laid out for the convolutions of a CPU."""
-    return TimbreNetwork(shape, blend).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TimbreNetwork(shape).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

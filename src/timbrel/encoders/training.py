@@ -1,10 +1,8 @@
 """Training of the timbre network: by contrast, and after a teacher where there is one.
 
 A step sees two notes of each of a few dozen instruments, each note under conditions of its own. Stage 1 has to know an
-instrument again at another pitch and velocity, among others at the same pitch. With a teacher, a scaffold of two layers
-on the network's statistics has to say what the teacher says of the same note: that makes the maps worth reading. When
-they are done, the linear readout is fitted to them and the scaffold is taken away. Without a teacher, stage 2 gets the
-contrast's loss, too.
+instrument again at another pitch and velocity, among others at the same pitch. With a teacher, a scaffold on the
+network's maps has to say what the teacher says of the same note: that makes the maps worth reading.
 """
 
 from __future__ import annotations
@@ -22,13 +20,14 @@ from timbrel.encoders.augment import augment, augment_lightly, level, step_rando
 from timbrel.encoders.batches import Sampler, Sounds
 from timbrel.encoders.contrastive import supervised_nt_xent
 from timbrel.encoders.mel import log_mel
+from timbrel.encoders.scaffold import Scaffold
 from timbrel.encoders.timbre import TimbreNetwork
 from timbrel.training import Report, Stateful, step_generator, train
 
 _WARM_UP = 0.05  # share of the steps
 _WEIGHT_DECAY = 0.02
 _CLIP_NORM = 5.0
-_LIGHTLY = 0.6  # share of the notes that are hardly disturbed, of which the readout learns
+_LIGHTLY = 0.6  # share of the notes that are hardly disturbed, of which the scaffold learns
 _VALIDATIONS = 4
 _BATCH = 128
 _FIT_NOTES = 4_096
@@ -36,16 +35,14 @@ _FIT_NOTES = 4_096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to train. ``scaffold``: its hidden width; ``readout_weight``: worth of its loss, or of stage 2's,
-    against stage 1's.
-    """
+    """How to train. ``scaffold``: its hidden width; ``scaffold_weight``: worth of its loss against the contrast's."""
 
     steps: int
     batch_instruments: int
     learning_rate: float
     temperature: float
     scaffold: int
-    readout_weight: float
+    scaffold_weight: float
     near_pitch_share: float
     seed: int
 
@@ -66,8 +63,10 @@ def train_encoder(
     """
     network.to(device)
     network.cepstrum.fit(_pictures(sounds, settings.seed, device))
-    scaffold = _scaffold(network, sounds, settings.scaffold).to(device)
-    trained = nn.ModuleDict({"network": network, "scaffold": scaffold})
+    scaffold = None
+    if sounds.target is not None:
+        scaffold = Scaffold(network.shape, hidden=settings.scaffold, targets=sounds.target.shape[1])
+    trained = nn.ModuleDict({"network": network} | ({"scaffold": scaffold} if scaffold else {})).to(device)
     sampler = Sampler(sounds, size=settings.batch_instruments, near_pitch_share=settings.near_pitch_share)
     optimizer = torch.optim.AdamW(_groups(trained), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: learning_rate_factor(i, settings.steps))
@@ -84,18 +83,17 @@ def train_encoder(
         conditions = augment_lightly(power, random), augment(power, random)
         power = torch.where(lightly[:, None, None], *conditions)
         picture = log_mel(power)
-        stage1, described = network.describe(picture)
-        contrast = supervised_nt_xent(stage1, labels, settings.temperature)
-        if sounds.target is None:
-            stage2 = network.compose(stage1, network.readout(described), network.cepstrum(picture))
-            readout = supervised_nt_xent(stage2, labels, settings.temperature)
-        else:
+        stage1, maps = network.describe(picture)
+        loss = supervised_nt_xent(stage1, labels, settings.temperature)
+        metrics = {"stage1_loss": loss.item()}
+        if scaffold is not None and sounds.target is not None:
             # The teacher heard the note itself: what another condition changed in its colour, it did not hear.
             target = torch.from_numpy(sounds.target[rows]).to(device)
-            said = scaffold(network.readout.features(described))
-            readout = unexplained(said[lightly], target[lightly])
+            miss = unexplained(scaffold(maps, picture)[lightly], target[lightly])
+            metrics["scaffold_loss"] = miss.item()
+            loss = loss + settings.scaffold_weight * miss
         optimizer.zero_grad(set_to_none=True)
-        (contrast + settings.readout_weight * readout).backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), _CLIP_NORM)
         optimizer.step()
         rate = float(schedule.get_last_lr()[0])
@@ -103,14 +101,11 @@ def train_encoder(
         if (i + 1) % every == 0 and i + 1 < settings.steps:
             network.eval()
             report(i + 1, validate(network))
-        return {"stage1_loss": contrast.item(), "stage2_loss": readout.item(), "learning_rate": rate}
+        return {**metrics, "learning_rate": rate}
 
     state: dict[str, Stateful] = {"network": trained, "optimizer": optimizer, "schedule": schedule}
     train(step, steps=settings.steps, state=state, report=report, report_every=25, checkpoint=checkpoint)
-    network.eval()
-    if sounds.target is not None:
-        network.readout.fit(_readings(network, sounds, settings.seed, device))
-    network.to("cpu")
+    network.eval().to("cpu")
 
 
 def unexplained(said: Tensor, target: Tensor) -> Tensor:
@@ -131,26 +126,15 @@ def learning_rate_factor(i: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def embed(network: TimbreNetwork, sounds: Sounds) -> tuple[np.ndarray, np.ndarray]:
-    """Stage 1 ``[n, d1]`` and stage 2 ``[n, d2]`` of undisturbed notes, on the network's device."""
+def embed(network: TimbreNetwork, sounds: Sounds) -> np.ndarray:
+    """Stage 1 ``[n, d1]`` of undisturbed notes, on the network's device."""
     device = next(network.parameters()).device
-    first, second = [], []
+    found = []
     for start in range(0, len(sounds.instrument), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(sounds.instrument)))
-        stage1, stage2 = network(log_mel(sounds.power(rows).to(device)))
-        first.append(stage1.cpu().numpy())
-        second.append(stage2.cpu().numpy())
-    return np.concatenate(first), np.concatenate(second)
-
-
-def _scaffold(network: TimbreNetwork, sounds: Sounds, hidden: int) -> nn.Module:
-    """Features of the readout ``[b, n]`` to the teacher's targets ``[b, d]``; nothing without a teacher."""
-    if sounds.target is None:
-        return nn.Identity()
-    said = nn.Linear(hidden, sounds.target.shape[1])
-    nn.init.zeros_(said.weight)  # at first it says: the average sound
-    width = network.readout.said.in_features
-    return nn.Sequential(nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), said)
+        stage1, _ = network(log_mel(sounds.power(rows).to(device)))
+        found.append(stage1.cpu().numpy())
+    return np.concatenate(found)
 
 
 def _pictures(sounds: Sounds, seed: int, device: torch.device) -> Iterator[Tensor]:
@@ -158,27 +142,6 @@ def _pictures(sounds: Sounds, seed: int, device: torch.device) -> Iterator[Tenso
     rows = np.random.default_rng((seed, 1)).permutation(len(sounds.instrument))[:_FIT_NOTES]
     for start in range(0, len(rows), _BATCH):
         yield log_mel(level(sounds.power(np.sort(rows[start : start + _BATCH])).to(device)))
-
-
-@torch.no_grad()
-def _readings(
-    network: TimbreNetwork, sounds: Sounds, seed: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """All training notes for ``Readout.fit``: as they are, lightly disturbed, and fully, which counts for little."""
-    assert sounds.target is not None
-    random = step_random(np.random.default_rng((seed, 2)))
-    ways = (
-        (level, 1.0),
-        (lambda power: augment_lightly(power, random), 1.0),
-        (lambda power: augment(power, random), 0.2),
-    )
-    for start in range(0, len(sounds.instrument), _BATCH):
-        rows = np.arange(start, min(start + _BATCH, len(sounds.instrument)))
-        power = sounds.power(rows).to(device)
-        target = torch.from_numpy(sounds.target[rows, : network.shape.style])
-        for disturbed, weight in ways:
-            _, described = network.describe(log_mel(disturbed(power)))
-            yield network.readout.features(described), target, weight
 
 
 def _groups(network: nn.Module) -> list[dict[str, object]]:

@@ -1,6 +1,7 @@
 """Every encoder that can be asked here, each vector by its name: the bundle's, the baselines, and what is at hand.
 
 stage1, stage2                             the bundle's two vectors
+search                                     both as the search weighs them (``as_searched``)
 mfcc, mel, codec                           baselines
 <published encoder>, <…>-style             its embedding, and the style of its blocks where it has any
 """
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 OURS = "stage2"
 BUNDLED = ("stage1", OURS)
+SEARCH = "search"
 # What reports call an encoder's vectors where that is not its own name, and its name with "-style".
 NAMES = {"timbre": BUNDLED, "clap-music": ("clap", "clap-style")}
 # Clips [b, 72000] (``frontend.clip``) -> the vectors [b, d] of every encoder, by name; one pass of each network.
@@ -74,4 +76,10 @@ def named(encoder: str, vectors: Embedded) -> dict[str, np.ndarray]:
 
 def baselines(names: Iterable[str]) -> list[str]:
     """Of encoders' names, those that stand beside the bundle's own vectors."""
-    return [name for name in names if name not in BUNDLED]
+    return [name for name in names if name not in (*BUNDLED, SEARCH)]
+
+
+def as_searched(vectors: Mapping[str, np.ndarray], stage1_weight: float) -> np.ndarray:
+    """Both of the bundle's vectors side by side, so that cosines give the order of the search: [n, d2 + d1]."""
+    first, second = (vectors[name] for name in BUNDLED)
+    return np.concatenate([second, np.float32(stage1_weight**0.5) * first], axis=1)

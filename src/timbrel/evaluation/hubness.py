@@ -15,7 +15,7 @@ import numpy as np
 
 from timbrel.library.bundle import Bundle
 from timbrel.library.coverage import Coverage
-from timbrel.library.two_stage import exact_distances
+from timbrel.library.two_stage import blended, exact_distances
 
 HITS = 10
 Progress = Callable[[str, int, int], None]
@@ -33,7 +33,10 @@ def measure(bundle: Bundle, progress: Progress = lambda what, done, total: None)
         rows = bundle.index.ids_within(midi, window)
         rows = rows[patch_of[rows] != patch_of[render.row]]
         distances = exact_distances(bundle.stage2[render.row].astype(np.float32), bundle.stage2, rows)
-        scaled = distances if bundle.scales is None else distances / bundle.scales[rows]
+        first = 1.0 - bundle.index.vectors(rows) @ bundle.index.vectors(np.array([render.row]))[0]
+        scaled = blended(first, distances, bundle.manifest.search.stage1_weight)
+        if bundle.scales is not None:
+            scaled = scaled / bundle.scales[rows]
         for way, order in (("cosine", distances), ("search", scaled)):
             occurrences[way][rows[hits(order, patch_of[rows])]] += 1
         progress("renders", render.row + 1, count)

@@ -25,6 +25,7 @@ from timbrel.errors import DataError
 from timbrel.evaluation.encoders import EmbedAll
 from timbrel.evaluation.stage_worth import compare, summary
 from timbrel.library.hubness import scales_of
+from timbrel.library.two_stage import blended
 from timbrel.notes.noteset import NOTE_SAMPLES, SAMPLE_RATE, NoteSet
 from timbrel.notes.nsynth import Example, read_examples
 
@@ -162,10 +163,13 @@ def measure(vectors: Mapping[str, np.ndarray], labels: NoteLabels, *, window: fl
     }
 
 
-def stages(stage1: np.ndarray, stage2: np.ndarray, labels: NoteLabels, *, window: float) -> dict[str, Any]:
+def stages(
+    stage1: np.ndarray, stage2: np.ndarray, labels: NoteLabels, *, window: float, stage1_weight: float = 0.0
+) -> dict[str, Any]:
     """What stage 2 is worth behind the gate (``stage_worth.summary``), on the queries of ``instrument_hits``.
 
-    ``stage1`` [n, d1], ``stage2`` [n, d2]. The notes at velocity 100 are the library, and have its scales.
+    ``stage1`` [n, d1], ``stage2`` [n, d2]; ``stage1_weight`` as the search has it. The notes at velocity 100 are
+    the library, and have its scales.
     """
     known = np.flatnonzero(labels.velocity == REFERENCE_VELOCITY)
     owner, pitch = labels.instrument[known], labels.pitch[known]
@@ -177,8 +181,11 @@ def stages(stage1: np.ndarray, stage2: np.ndarray, labels: NoteLabels, *, window
     def neighbours(place: int) -> np.ndarray:
         others = compared_with(int(known[place]))
         others = others[owner[others] != owner[place]]
-        distances: np.ndarray = 1.0 - second[known[others]] @ second[known[place]]
-        return distances
+        return blended(
+            1.0 - first[known[others]] @ first[known[place]],
+            1.0 - second[known[others]] @ second[known[place]],
+            stage1_weight,
+        )
 
     scales = scales_of(len(known), neighbours)
     found = []
@@ -190,6 +197,7 @@ def stages(stage1: np.ndarray, stage2: np.ndarray, labels: NoteLabels, *, window
                 1.0 - second[known[among]] @ second[row],
                 owner[among],
                 int(labels.instrument[row]),
+                stage1_weight=stage1_weight,
                 scales=scales[among],
             )
         )

@@ -1,8 +1,8 @@
 """What the second stage is worth, and how many candidates it needs.
 
-Of each query: where its answer stands by stage 1 alone, by stage 2 over everything that the gate leaves (exhaustive,
-with and without the scales of ``library.hubness``), and by the search, which orders as many candidates of stage 1 as
-it is given by stage 2; and how much of the exhaustive top ten that search finds.
+Of each query: where its answer stands by stage 1 alone, by stage 2 alone, by the order of the search over everything
+that the gate leaves (exhaustive, with and without the scales of ``library.hubness``), and by the search, which orders
+as many candidates of stage 1 as it is given; and how much of the exhaustive top ten that search finds.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from timbrel.evaluation.report import share
+from timbrel.library.two_stage import blended
 
 COUNTS = (25, 50, 100, 200, 400, 800)
 TOP = 10
@@ -26,6 +27,7 @@ class Compared:
     """
 
     stage1: int
+    stage2: int
     exhaustive: int
     unscaled: int
     two_stage: Mapping[int, int]
@@ -58,11 +60,13 @@ def compare(
     labels: np.ndarray,
     wanted: int,
     *,
+    stage1_weight: float = 0.0,
     scales: np.ndarray | None = None,
     counts: Sequence[int] = COUNTS,
 ) -> Compared:
     """One query against the n entries that the gate leaves it: distances by both stages, labels, scales; all [n]."""
-    order = stage2 if scales is None else stage2 / scales
+    unscaled = blended(stage1, stage2, stage1_weight)
+    order = unscaled if scales is None else unscaled / scales
     nearest = np.argsort(stage1, kind="stable")
     best = top_labels(labels, order, TOP)
     two_stage, overlap = {}, {}
@@ -74,8 +78,9 @@ def compare(
         )
     return Compared(
         stage1=rank_of(wanted, labels, stage1),
+        stage2=rank_of(wanted, labels, stage2),
         exhaustive=rank_of(wanted, labels, order),
-        unscaled=rank_of(wanted, labels, stage2),
+        unscaled=rank_of(wanted, labels, unscaled),
         two_stage=two_stage,
         overlap=overlap,
     )
@@ -97,6 +102,7 @@ def summary(
     counts = list(compared[0].two_stage) if compared else []
     return {
         "stage1": found(each.stage1 for each in compared),
+        "stage2": found(each.stage2 for each in compared),
         "exhaustive": found(each.exhaustive for each in compared),
         "exhaustive, unscaled": found(each.unscaled for each in compared),
         "two_stage": {

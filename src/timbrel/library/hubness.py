@@ -28,7 +28,7 @@ from timbrel.files import atomic_write
 from timbrel.library.coverage import Coverage
 from timbrel.library.index import PitchIndex
 from timbrel.library.tables import Render
-from timbrel.library.two_stage import exact_distances
+from timbrel.library.two_stage import blended, exact_distances
 
 FILE_NAME = "scales.npy"
 NEIGHBOURS = 20
@@ -66,12 +66,13 @@ def library_scales(
     stage1: np.ndarray,
     stage2: np.ndarray,
     window: int,
+    stage1_weight: float = 0.0,
     progress: Progress = lambda done, total: None,
 ) -> np.ndarray:
     """The scales of a library, by searching it with each of its renders; float32 [renders].
 
     ``patch_of`` int [renders]; ``stage1`` float32 [renders, d1], ``stage2`` [renders, d2], l2-normalised; ``window``
-    is the least that searches have.
+    is the least that searches have, ``stage1_weight`` what stage 1 is worth in their order.
     """
     coverage = Coverage(renders, patch_of)
 
@@ -79,9 +80,10 @@ def library_scales(
         pitch = renders[row].f0_midi
         midi = None if math.isnan(pitch) else pitch
         width = 0 if midi is None else coverage.window(midi, least=window, patches=NEIGHBOURS)
-        found = index.query(stage1[row], pitch=midi, window=width, k=PROPOSED).ids
-        others = found[patch_of[found] != patch_of[row]]
-        return exact_distances(stage2[row], stage2, others)
+        found = index.query(stage1[row], pitch=midi, window=width, k=PROPOSED)
+        others = patch_of[found.ids] != patch_of[row]
+        distances = exact_distances(stage2[row], stage2, found.ids[others])
+        return blended(found.distances[others], distances, stage1_weight)
 
     return scales_of(len(renders), nearest, progress=progress)
 

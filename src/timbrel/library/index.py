@@ -229,16 +229,28 @@ class PitchIndex:
         if np.isinf(at).any():
             raise InputError("a pitch is infinite; give finite MIDI numbers, or none for all pitches")
         filed = np.floor(at + 0.5)  # ``semitone`` of them all
+        if len(at) and (filed == filed[0]).all():
+            return tuple(self._together(vectors, float(at[0]), window, k, octaves, allow))
         order = np.argsort(filed, kind="stable")  # NaN last
         found: list[Found] = []
         for numbers in np.split(order, np.flatnonzero(np.diff(np.nan_to_num(filed[order], nan=1e9))) + 1):
             first = float(at[numbers[0]]) if len(numbers) else math.nan
-            gate = self._gate(None if math.isnan(first) else first, window, octaves, k)
-            at_once = max(1, _PRODUCTS // (gate.size or 1))
-            for start in range(0, len(numbers), at_once):
-                found += self._search(gate, vectors[numbers[start : start + at_once]], k, allow)
+            found += self._together(vectors[numbers], first, window, k, octaves, allow)
         answers = dict(zip(order.tolist(), found, strict=True))
         return tuple(answers[number] for number in range(len(vectors)))
+
+    def _together(
+        self, vectors: np.ndarray, pitch: float, window: int, k: int, octaves: bool, allow: np.ndarray | None
+    ) -> list[Found]:
+        """Queries of one gate, as many at once as their products have room."""
+        gate = self._gate(None if math.isnan(pitch) else pitch, window, octaves, k)
+        at_once = max(1, _PRODUCTS // (gate.size or 1))
+        if len(vectors) <= at_once:
+            return self._search(gate, vectors, k, allow)
+        found: list[Found] = []
+        for start in range(0, len(vectors), at_once):
+            found += self._search(gate, vectors[start : start + at_once], k, allow)
+        return found
 
     def save(self, folder: Path) -> None:
         """Write the index into ``folder``; a former one there stays valid until the new one is complete."""

@@ -1,9 +1,11 @@
 """Two-stage search: cheap candidates from the index, then the exact order by style.
 
-    stage-1 vector ─► index (pitch ± window) ─► candidates ─► stage-2 cosine ─► ÷ scale ─► best render per patch
+    stage-1 vector ─► index (pitch ± window) ─► candidates ─► stage-2 cosine ─► + w · stage 1 ─► ÷ scale ─► best render
+                                                                                                         per patch
 
-Stage 1 only has to keep the right renders among its few hundred candidates; stage 2 decides the order: its distance,
-measured by how near each render's own neighbours are (``hubness``), where the library has such scales.
+Stage 2 says how alike two sounds are, stage 1 whether they are of one instrument: the right renders must be among its
+few hundred candidates, and in the order it has a say by a small weight w. The sum is measured by how near each render's
+own neighbours are (``hubness``), where the library has such scales.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from timbrel.library.index import Found
 class Match:
     """The best render of one patch. Distances of stages are 1 − cosine: 0 equal, 1 unrelated, 2 opposite.
 
-    ``distance`` is what orders: the stage-2 distance over the render's scale.
+    ``distance`` is what orders: both together (``blended``), over the render's scale.
     """
 
     row: int
@@ -37,15 +39,17 @@ def order(
     stage2: np.ndarray,
     patch_of: np.ndarray,
     k: int,
+    stage1_weight: float = 0.0,
     scales: np.ndarray | None = None,
 ) -> tuple[Match, ...]:
-    """Order candidates by stage 2 and keep the best render of each patch, ``k`` patches at most.
+    """Order candidates by both stages and keep the best render of each patch, ``k`` patches at most.
 
     Args:
         found: candidates of stage 1; their ids are rows of ``stage2`` and of ``patch_of``.
         query: stage-2 vector of the query, float32 [d2], l2-normalised.
         stage2: stage-2 vectors of all renders, [renders, d2], l2-normalised, any float type.
         patch_of: number of each render's patch, int [renders].
+        stage1_weight: what stage 1 is worth in the order, stage 2 being worth 1.
         scales: what each render's distances are divided by, float32 [renders]; None: by nothing.
 
     Ties go to the smaller stage-1 distance, then to the smaller row, so equal queries give equal answers.
@@ -62,12 +66,23 @@ def order(
     if len(found.ids) == 0:
         return ()
     distances = exact_distances(query, stage2, found.ids)
-    scaled = distances if scales is None else distances / scales[found.ids]
+    scaled = blended(found.distances, distances, stage1_weight)
+    if scales is not None:
+        scaled = scaled / scales[found.ids]
     ranked = np.lexsort((found.ids, found.distances, scaled))
     return tuple(
         Match(int(found.ids[i]), float(found.distances[i]), float(distances[i]), float(scaled[i]))
         for i in ranked[_first_of_each(patch_of[found.ids[ranked]])][:k]
     )
+
+
+def blended(stage1: np.ndarray, stage2: np.ndarray, weight: float) -> np.ndarray:
+    """What the search orders by, but for scales: stage-2 distances and ``weight`` times those of stage 1.
+
+    As cosine distances add up, this is the order by the cosine of both vectors side by side, stage 1's times
+    sqrt(weight).
+    """
+    return stage2 + np.float32(weight) * stage1
 
 
 def exact_distances(query: np.ndarray, stage2: np.ndarray, rows: np.ndarray | Sequence[int]) -> np.ndarray:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from timbrel.errors import ConfigurationError, DataError, TimbrelError
 from timbrel.tracking import Record, stage_run
 
+_TRAININGS = ("style", "train")  # steps that leave a curve
 LIMIT_BYTES = 16 * 2**20
 """The most that weights in Git may have."""
 
@@ -68,7 +69,7 @@ def run_step(
             ship(root)
             return 0
         parameters = wanted.model_dump(mode="json")
-        with stage_run(f"{name}_{step}", parameters, root, curve=step == "train") as record:
+        with stage_run(f"{name}_{step}", parameters, root, curve=step in _TRAININGS) as record:
             steps[step](wanted, root, record)
     except TimbrelError as error:
         print(f"{name} {step}: {error.message}", file=sys.stderr)

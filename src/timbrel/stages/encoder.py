@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from timbrel.encoders.batches import Sounds, join, prepare, some_of_each
-from timbrel.encoders.storage import describe, load, save
-from timbrel.encoders.timbre import Shape, TimbreNetwork, build
+from timbrel.encoders.storage import describe, describe_style, load, save, save_style
+from timbrel.encoders.timbre import Shape, TimbreEncoder, build
 from timbrel.encoders.training import Settings, train_encoder
 from timbrel.encoders.validation import Validation
 from timbrel.notes.noteset import NoteSet, publish_folder
@@ -31,30 +31,37 @@ def run(params: Params, root: Path, record: Record) -> None:
     watched = validation(sets[1], params.seed)
     baselines = watched.baselines()
     record.metrics(baselines)
-    network, origin = _taken(params, root, record) or _trained(params, sets, watched, record)
-    figures = baselines | watched(network)
+    encoder, origin, style = _taken(params, root, record) or _trained(params, sets, watched, record)
+    figures = watched(encoder.network)
     # The curve that every training leaves is one point where nothing was trained.
-    record.metrics(watched(network), step=0 if params.encoder.weights else params.encoder.steps)
-    record.metrics({**figures, "parameters": sum(parameter.numel() for parameter in network.parameters())})
+    record.metrics(figures, step=0 if params.encoder.weights else params.encoder.steps)
+    figures = baselines | figures
+    record.metrics({**figures, "parameters": sum(parameter.numel() for parameter in encoder.parameters())})
     target = root / "data" / "encoder"
     built = Path(tempfile.mkdtemp(prefix=".encoder.", dir=target.parent))
-    save(network, built, figures, origin)
+    save(encoder.network, built, figures, origin)
+    if encoder.style is not None:
+        save_style(encoder.style, built, style["metrics"], style["origin"])
     publish_folder(built, target)
     record.artifact(target)
 
 
-def _taken(params: Params, root: Path, record: Record) -> tuple[TimbreNetwork, dict[str, Any]] | None:
-    """The weights that are named, checked against their own description; None where none are."""
+def _taken(
+    params: Params, root: Path, record: Record
+) -> tuple[TimbreEncoder, dict[str, Any], dict[str, Any]] | None:
+    """The weights that are named, checked, their origin, and the style network's description; None where none are."""
     if params.encoder.weights is None:
         return None
     folder = root / params.encoder.weights
     record.dataset("weights", folder)
-    return load(folder), describe(folder)["origin"]
+    encoder = load(folder)
+    style = {} if encoder.style is None else describe_style(folder)
+    return encoder, describe(folder)["origin"], style
 
 
 def _trained(
     params: Params, sets: list[NoteSet], watched: Validation, record: Record
-) -> tuple[TimbreNetwork, dict[str, Any]]:
+) -> tuple[TimbreEncoder, dict[str, Any], dict[str, Any]]:
     sounds = join([_sounds(notes, params.seed, resampled) for notes in sets for resampled in (False, True)])
     seed_everything(params.seed)
     settings = params.encoder
@@ -63,15 +70,14 @@ def _trained(
         Shape(
             channels=(stem, low, middle, high),
             embedding_size=settings.embedding_size,
-            style=settings.style,
         )
     )
-    losses: list[tuple[int, float, float]] = []
+    losses: list[tuple[int, float]] = []
 
     def report(step: int, metrics: dict[str, float]) -> None:
         record.metrics(metrics, step=step)
         if "stage1_loss" in metrics:
-            losses.append((step, metrics["stage1_loss"], metrics["stage2_loss"]))
+            losses.append((step, metrics["stage1_loss"]))
 
     train_encoder(
         network,
@@ -82,7 +88,7 @@ def _trained(
             learning_rate=settings.learning_rate,
             temperature=settings.temperature,
             scaffold=0,  # there is no teacher
-            readout_weight=settings.readout_weight,
+            scaffold_weight=0.0,
             near_pitch_share=settings.near_pitch_share,
             seed=params.seed,
         ),
@@ -98,7 +104,7 @@ def _trained(
         }
     )
     record.figure("losses", _loss_figure(losses))
-    return network, {"training": settings.model_dump(mode="json")}
+    return TimbreEncoder(network), {"training": settings.model_dump(mode="json")}, {}
 
 
 def validation(patches: NoteSet, seed: int) -> Validation:
@@ -132,11 +138,8 @@ def _sounds(notes: NoteSet, seed: int, resampled: bool) -> Sounds:
     )
 
 
-def _loss_figure(losses: list[tuple[int, float, float]]) -> Figure:
+def _loss_figure(losses: list[tuple[int, float]]) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="contrastive loss")
-    steps, first, second = zip(*losses, strict=True)
-    axes.plot(steps, first, label="stage 1")
-    axes.plot(steps, second, label="stage 2")
-    axes.legend()
+    axes.plot(*zip(*losses, strict=True))
     return figure

@@ -2,11 +2,12 @@
 
     python -m timbrel.stages.encoder_pipeline corpus     -> data/encoder_corpus: presets of further soundfonts
     python -m timbrel.stages.encoder_pipeline examples   -> data/encoder_examples: all sounds, and the teacher's targets
-    python -m timbrel.stages.encoder_pipeline train      -> data/encoder_weights
+    python -m timbrel.stages.encoder_pipeline style      -> data/encoder_style: the style network
+    python -m timbrel.stages.encoder_pipeline train      -> data/encoder_weights: the timbre network
     python -m timbrel.stages.encoder_pipeline ship       -> weights/encoder, which params.yaml's encoder.weights names
 
-The teacher's file is needed for ``examples`` only (`timbrel weights fetch efficientat-mn04`). No output of ``ship`` is
-DVC's: to the default pipeline the weights are an input, in Git, not something to rebuild.
+The teacher's file is needed for ``examples`` and ``style`` only (`timbrel weights fetch efficientat-mn04`). No output
+of ``ship`` is DVC's: to the default pipeline the weights are an input, in Git, not something to rebuild.
 """
 
 from __future__ import annotations
@@ -18,11 +19,26 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from timbrel.encoders.batches import some_of_each
-from timbrel.encoders.examples import Example, read_examples, with_variants, write_examples
-from timbrel.encoders.storage import SIDECAR, WEIGHTS, load, save
+from timbrel.encoders.efficientat import read_published
+from timbrel.encoders.examples import Example, read_examples, read_pictures, with_variants, write_examples
+from timbrel.encoders.frontend import clip
+from timbrel.encoders.storage import (
+    SIDECAR,
+    STYLE_SIDECAR,
+    STYLE_WEIGHTS,
+    WEIGHTS,
+    load_network,
+    load_style,
+    save,
+    save_style,
+)
+from timbrel.encoders.style_network import FRAMES, StyleNetwork, StylePicture, heard_frames
+from timbrel.encoders.style_training import Settings as StyleSettings
+from timbrel.encoders.style_training import train_style, unexplained
 from timbrel.encoders.timbre import Shape, build
 from timbrel.encoders.training import Settings as TrainingSettings
 from timbrel.encoders.training import train_encoder
@@ -42,6 +58,7 @@ from timbrel.training import pick_device, seed_everything
 SETTINGS = Path("pipelines/encoder/params.yaml")
 CORPUS = Path("data/encoder_corpus")
 EXAMPLES = Path("data/encoder_examples")
+STYLE = Path("data/encoder_style")
 TRAINED = Path("data/encoder_weights")
 SHIPPED = Path("weights/encoder")
 TEACHER = "efficientat-mn04"
@@ -51,6 +68,8 @@ SOURCE = (
     "by sample; not contained), by contrast between them and after the style of EfficientAT mn04 (MIT)"
 )
 LICENCE = "CC0-1.0"
+WATCHED = 256
+"""Validation notes that the style network is compared with its teacher on."""
 # Where the pitch of a recording would stand: far from all notes, near other recordings.
 UNPITCHED = -100.0
 
@@ -87,8 +106,23 @@ class Examples(Section):
     recordings: Taken
 
 
+class Style(Section):
+    """Of the style network: ``size`` of a style; the others as in ``style_training.Settings``."""
+
+    seed: Annotated[int, Field(ge=0)]
+    size: Positive
+    steps: Positive
+    batch: Positive
+    crop: Annotated[int, Field(ge=40, le=FRAMES)]
+    apart_share: Share
+    normalised_share: Share
+    learning_rate: Rate
+    style_weight: Amount
+    noisy_share: Share
+
+
 class Training(Section):
-    """``scaffold``: its hidden width; ``readout_weight``: worth of its loss against that of the contrast."""
+    """``scaffold``: its hidden width; ``scaffold_weight``: worth of its loss against that of the contrast."""
 
     seed: Annotated[int, Field(ge=0)]
     channels: tuple[Positive, Positive, Positive, Positive]
@@ -98,7 +132,7 @@ class Training(Section):
     batch_instruments: Positive
     learning_rate: Rate
     temperature: Rate
-    readout_weight: Amount
+    scaffold_weight: Amount
     near_pitch_share: Share
 
 
@@ -107,6 +141,7 @@ class Settings(Section):
 
     corpus: Corpus
     examples: Examples
+    style: Style
     training: Training
 
 
@@ -212,6 +247,40 @@ def _sounding(note: Note) -> float:
     return note.f0_midi if math.isfinite(note.f0_midi) else float(note.pitch)
 
 
+def style(settings: Settings, root: Path, record: Record) -> None:
+    """data/encoder_examples -> data/encoder_style; watched on the validation notes of data/patches."""
+    wanted = settings.style
+    pictures = read_pictures(root / EXAMPLES)
+    record.dataset("examples", root / EXAMPLES)
+    teacher = read_published(find(TEACHER))
+    notes = NoteSet.open(root / "data" / "patches")
+    clips = np.stack([clip(sound) for sound in notes.float_audio(notes.select(split="validation")[:WATCHED])])
+    with torch.inference_mode():
+        watched = StylePicture()(torch.from_numpy(clips)), heard_frames(torch.from_numpy(clips))
+
+    def validate(network: StyleNetwork) -> dict[str, float]:
+        return {"style_unexplained": unexplained(network, teacher, *watched)}
+
+    seed_everything(wanted.seed)
+    network = StyleNetwork(wanted.size)
+    figures = train_style(
+        network,
+        teacher,
+        pictures,
+        StyleSettings(**wanted.model_dump(exclude={"size"})),
+        report=lambda step, metrics: record.metrics(metrics, step=step),
+        validate=validate,
+        device=pick_device(),
+        checkpoint=record.checkpoint,
+    )
+    teacher.to("cpu")
+    figures |= validate(network)
+    record.metrics(figures)
+    built = Path(tempfile.mkdtemp(prefix=".encoder_style.", dir=(root / STYLE).parent))
+    save_style(network, built, figures, _origin(settings))
+    publish_folder(built, root / STYLE)
+
+
 def train(settings: Settings, root: Path, record: Record) -> None:
     """data/encoder_examples -> data/encoder_weights; watched on the validation patches of data/patches."""
     wanted = settings.training
@@ -224,7 +293,6 @@ def train(settings: Settings, root: Path, record: Record) -> None:
         Shape(
             channels=wanted.channels,
             embedding_size=wanted.embedding_size,
-            style=settings.examples.components,
         )
     )
     train_encoder(
@@ -236,7 +304,7 @@ def train(settings: Settings, root: Path, record: Record) -> None:
             learning_rate=wanted.learning_rate,
             temperature=wanted.temperature,
             scaffold=wanted.scaffold,
-            readout_weight=wanted.readout_weight,
+            scaffold_weight=wanted.scaffold_weight,
             near_pitch_share=wanted.near_pitch_share,
             seed=wanted.seed,
         ),
@@ -248,26 +316,33 @@ def train(settings: Settings, root: Path, record: Record) -> None:
     figures = watched(network)
     record.metrics(figures)
     built = Path(tempfile.mkdtemp(prefix=".encoder_weights.", dir=(root / TRAINED).parent))
-    save(
-        network,
-        built,
-        figures,
-        {"source": SOURCE, "licence": LICENCE, "recipe": settings.model_dump(mode="json")},
-    )
+    save(network, built, figures, _origin(settings))
     publish_folder(built, root / TRAINED)
 
 
+def _origin(settings: Settings) -> dict[str, object]:
+    return {"source": SOURCE, "licence": LICENCE, "recipe": settings.model_dump(mode="json")}
+
+
 def ship(root: Path) -> None:
-    """data/encoder_weights -> weights/encoder. Raises DataError when they are torn or over 16 MiB."""
-    load(root / TRAINED)
+    """Both networks -> weights/encoder. Raises DataError when they are torn or over 16 MiB."""
+    load_network(root / TRAINED)
+    load_style(root / STYLE)
     apart.ship(root / TRAINED, root / SHIPPED, weights=WEIGHTS, description=SIDECAR, smaller="fewer channels")
+    apart.ship(
+        root / STYLE,
+        root / SHIPPED,
+        weights=STYLE_WEIGHTS,
+        description=STYLE_SIDECAR,
+        smaller="a smaller style",
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the process's exit status."""
     return apart.run_step(
         "encoder",
-        {"corpus": corpus, "examples": examples, "train": train},
+        {"corpus": corpus, "examples": examples, "style": style, "train": train},
         settings=(SETTINGS, Settings),
         ship=ship,
         about=__doc__,
