@@ -51,6 +51,24 @@ def test_with_all_candidates_the_order_is_that_of_exhaustive_stage_2(
     assert len({int(patch_of[match.row]) for match in matches}) == len(matches)
 
 
+def test_stage_one_has_as_much_say_as_its_weight() -> None:
+    stage2 = np.array([[0.8, 0.6], [0.6, 0.8]], np.float16)
+    found = Found(np.array([0, 1]), np.array([0.9, 0.1], np.float32))
+
+    def ordered(weight: float, scales: np.ndarray | None = None) -> list[tuple[int, float]]:
+        matches = two_stage.order(
+            found, query=np.array([1, 0], np.float32), stage2=stage2, patch_of=np.arange(2), k=2,
+            stage1_weight=weight, scales=scales,
+        )  # fmt: skip
+        return [(match.row, round(match.distance, 3)) for match in matches]
+
+    # By stage 2 they are .2 and .4 away, by stage 1 .9 and .1: as far at a weight of 1/4.
+    assert ordered(0.0) == [(0, 0.2), (1, 0.4)]
+    assert ordered(0.2) == [(0, 0.38), (1, 0.42)]
+    assert ordered(0.5) == [(1, 0.45), (0, 0.65)]
+    assert ordered(0.2, np.array([2.0, 1.0], np.float32)) == [(0, 0.19), (1, 0.42)]
+
+
 def test_each_patch_appears_once_with_its_best_render() -> None:
     stage2 = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1]], np.float16)
     found = Found(np.array([3, 2, 1, 0]), np.array([0.1, 0.2, 0.3, 0.4], np.float32))

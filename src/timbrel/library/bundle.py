@@ -3,7 +3,7 @@
     manifest.json                       what is here, with SHA-256, source and licence of each
     models/<name>.onnx
     index/index.json, vectors-….bin     stage 1, by sounding pitch
-    index/scales.npy                    float32 [renders]: what stage-2 distances are divided by; may be absent
+    index/scales.npy                    float32 [renders]: what distances are divided by; may be absent
     library/patches.csv, renders.csv    tables; the patches' places on the map
     library/stage2.npy                  float16 [renders, d2]
     library/folds.npy                   int32 [patches]: the leader of each patch's near-duplicates

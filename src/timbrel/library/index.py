@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,8 +31,7 @@ _REMEMBERED_GATES = 1024
 _PRODUCTS = 2**24
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """The nearest entries, nearest first: ``ids`` int64 [n], ``distances`` float32 [n] (1 − cosine)."""
 
     ids: np.ndarray
@@ -338,9 +337,14 @@ class PitchIndex:
         ids = store.ids[rows]
         distances = 1 - store.products(vectors, rows)  # infinite where there is no row
         np.maximum(distances, 0, out=distances)
-        order = np.lexsort((ids, distances), axis=1)[:, :k]
         query = np.arange(len(vectors))[:, None]
-        ids, distances = ids[query, order], distances[query, order]
+        order = distances.argsort(axis=1)
+        ordered = distances[query, order]
+        if (ordered[:, 1:] == ordered[:, :-1]).any():
+            order = np.lexsort((ids, distances), axis=1)
+        ids, distances = ids[query, order[:, :k]], ordered[:, :k]
+        if np.isfinite(distances[:, -1]).all():
+            return list(map(Found, ids, distances))
         counts = np.isfinite(distances).sum(axis=1).tolist()
         return [Found(ids[row, :count], distances[row, :count]) for row, count in enumerate(counts)]
 
