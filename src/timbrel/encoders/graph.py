@@ -20,6 +20,7 @@ from torch import nn
 from timbrel.encoders.frontend import CLIP_SAMPLES, SAMPLE_RATE
 from timbrel.errors import DataError
 from timbrel.files import atomic_write
+from timbrel.half_weights import halve
 
 OPSET = 18
 # Relative to the largest number of each output.
@@ -86,6 +87,7 @@ class Graph:
         for node in [*model.graph.node, *(node for each in model.functions for node in each.node)]:
             del node.metadata_props[:]
             node.doc_string = ""
+        halve(model)
         return bytes(model.SerializeToString())
 
     def differences(self, content: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -27,9 +27,15 @@ class Within:
         """``maps`` with zeros for all other frames."""
         return maps * self.mask
 
-    def mean(self, maps: Tensor) -> Tensor:
-        """Mean of each channel, [b, channels]: over frames first, for runtimes that add up one number after another."""
-        return self.only(maps).mean(dim=3).mean(dim=2) / self.share
+    def mean(self, maps: Tensor, over: tuple[int, ...] = (3, 2)) -> Tensor:
+        """Mean over frames, then over bands: [b, channels]. In turn, for runtimes that add up number after number.
+
+        ``over`` (3,): over frames alone, [b, channels, bands].
+        """
+        mean = self.only(maps)
+        for dim in over:
+            mean = mean.mean(dim=dim)
+        return mean / (self.share if len(over) == 2 else self.share[:, None])
 
 
 def within(maps: Tensor, frames: Tensor) -> Within:

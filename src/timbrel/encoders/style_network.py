@@ -1,8 +1,8 @@
 """The style network: what a sound is like, from how the maps of a network of EfficientAT's shape are distributed.
 
-    clip [b, 72000] ─► picture [b, 1, 128, 300] ─► 17 blocks ─► mean, deviation of every channel [b, 1792]
-           └─► frames up to the last sound [b] ──────┘                                     │
-                                  style [b, s] ◄─ principal axes ◄─ standardised, bounded, blocks of equal weight
+    clip [b, 72000] ─► picture [b, 1, 128, 300] ─┬► 17 blocks ─► mean, deviation of every channel ─┬► [b, 2304]
+           └─► frames up to the last sound [b] ──┴──────────────► of every band: and its flux ─────┘     │
+                                        style [b, s] ◄─ principal axes ◄─ standardised, bounded, weighted
 
 The picture is that of EfficientAT (``efficientat_mel``), computed at 24 kHz: a frame of 768 samples has the same bins
 of 31.25 Hz as one of 1,024 at 32 kHz, and the pre-emphasis is a gain of each bin. On it lies a floor, the mean power of
@@ -16,6 +16,8 @@ in most sounds cannot outweigh all others in the one where it is not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ from torch.nn import functional
 from timbrel.encoders import efficientat_mel as mel
 from timbrel.encoders.efficientat import Features
 from timbrel.encoders.frontend import CLIP_SAMPLES, REFERENCE_RMS, SAMPLE_RATE
-from timbrel.encoders.style import statistics
+from timbrel.encoders.style import statistics, within
 
 WIDTH = 0.4
 WINDOW = mel.WINDOW * SAMPLE_RATE // mel.SAMPLE_RATE
@@ -32,7 +34,11 @@ HOP = mel.HOP * SAMPLE_RATE // mel.SAMPLE_RATE
 FFT_SIZE = mel.FFT_SIZE * SAMPLE_RATE // mel.SAMPLE_RATE
 FRAMES = CLIP_SAMPLES // HOP
 FLOOR_DB = -40.0
+FLUX_FRAMES = (1, 4)  # 10 and 40 ms
+PICTURE_WEIGHTS = (3.0, 3.0, 6.0, 9.0)
+"""What the picture's mean, deviation and fluxes are worth beside the 17 blocks' 1 each."""
 _LEAST = 1e-5
+_EPSILON = 1e-5
 _BLOCK = 2 * HOP  # 20 ms: one period of the lowest note still fits in
 _SILENT = 1e-6  # -60 dB
 _FEWEST = 20  # 0.2 s: the network wants some frames
@@ -108,54 +114,103 @@ def heard_frames(audio: Tensor) -> Tensor:
     return (last * (_BLOCK // HOP)).clamp_min(_FEWEST)
 
 
-class StyleNetwork(nn.Module):
-    """Pictures [b, 1, 128, frames], of which the first ``heard`` [b] frames count, to styles [b, s].
-
-    Styles have a mean square length of 1 over the examples that ``calibrate`` was given.
+def picture_statistics(picture: Tensor, heard: Tensor) -> Tensor:
+    """What the picture itself says, exactly: of each band over the frames that count its mean and deviation, and how
+    much it changes within 10 and within 40 ms (spectral flux), [b, 4 x 128]. Bands are averaged with their neighbours
+    first, so that a note a quarter tone off is no other sound.
     """
+    bands = functional.avg_pool2d(picture, (3, 1), 1, (1, 0), count_include_pad=False)
+    counted = within(bands, heard)
+    mean = counted.mean(bands, over=(3,))
+    deviation = torch.sqrt(
+        counted.mean((bands - mean[..., None]).square(), over=(3,)).clamp_min(0.0) + _EPSILON
+    )
+    parts = [mean, deviation]
+    for lag in FLUX_FRAMES:
+        change = (bands[..., lag:] - bands[..., :-lag]).abs()
+        parts.append(within(change, heard - lag).mean(change, over=(3,)))
+    return torch.cat(parts, dim=2)[:, 0]
+
+
+class Bounded(nn.Module):
+    """Features [b, n] standardised by those it was fitted to, bounded to (-1, 1), and weighted."""
 
     mean: Tensor
     scale: Tensor
     weight: Tensor
+
+    def __init__(self, weight: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(len(weight)))
+        self.register_buffer("scale", torch.ones(len(weight)))
+        self.register_buffer("weight", torch.from_numpy(weight.astype(np.float32)), persistent=False)
+        self.variance = 1.0
+        """Of what it gives, over the features it was fitted to."""
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return torch.tanh((raw - self.mean) * self.scale) * self.weight
+
+    @torch.no_grad()
+    def fit(self, raw: Tensor) -> None:
+        """Take means and deviations from features [n, d] of many sounds."""
+        raw = raw.double()
+        self.mean.copy_(raw.mean(dim=0))
+        self.scale.copy_(raw.std(dim=0, unbiased=False).clamp_min(1e-6).reciprocal())
+        self.variance = float(self(raw.float()).var(dim=0, unbiased=False).sum())
+
+
+def block_weights(channels: Sequence[int]) -> np.ndarray:
+    """Weights of means and deviations with which each block counts alike, however many channels it has."""
+    counts = 2 * np.array(channels)
+    return np.repeat(counts**-0.5, counts)
+
+
+class StyleNetwork(nn.Module):
+    """Pictures [b, 1, 128, frames], of which the first ``heard`` [b] frames count, to styles [b, s].
+
+    Styles have a mean square length of 1 over the sounds that ``calibrate`` was given.
+    """
+
     centre: Tensor
     axes: Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.features = Features(WIDTH)
-        channels = np.array(self.features.channels)
-        width = 2 * int(channels.sum())
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("scale", torch.ones(width))
+        of_picture = np.repeat((np.array(PICTURE_WEIGHTS) / mel.BANDS) ** 0.5, mel.BANDS)
+        self.bounded = Bounded(np.concatenate([block_weights(self.features.channels), of_picture]))
+        width = len(self.bounded.weight)
         self.register_buffer("centre", torch.zeros(width))
         self.register_buffer("axes", torch.eye(width, size))
-        # Each block counts alike, however many channels it has.
-        weight = np.repeat((2.0 * channels) ** -0.5, 2 * channels).astype(np.float32)
-        self.register_buffer("weight", torch.from_numpy(weight), persistent=False)
 
     @property
     def size(self) -> int:
         """s, how many numbers a style has."""
         return self.axes.shape[1]
 
-    def bounded(self, raw: Tensor) -> Tensor:
-        """Statistics [b, 1792] standardised, bounded and weighted."""
-        return torch.tanh((raw - self.mean) * self.scale) * self.weight
+    def raw(self, picture: Tensor, heard: Tensor) -> Tensor:
+        """Statistics of all blocks and of the picture, [b, 2304]."""
+        return torch.cat(
+            [statistics(*self.features.blocks(picture, heard)), picture_statistics(picture, heard)], dim=1
+        )
 
     def forward(self, picture: Tensor, heard: Tensor) -> Tensor:
-        maps, frames = self.features.blocks(picture, heard)
-        return torch.matmul(self.bounded(statistics(maps, frames)) - self.centre, self.axes)
+        return torch.matmul(self.bounded(self.raw(picture, heard)) - self.centre, self.axes)
 
     @torch.no_grad()
-    def calibrate(self, raw: Tensor) -> float:
-        """Take scales and principal axes from statistics [n, 1792] of many sounds; returns the variance kept."""
-        raw = raw.double()
-        self.mean.copy_(raw.mean(dim=0))
-        self.scale.copy_(raw.std(dim=0, unbiased=False).clamp_min(1e-6).reciprocal())
-        bounded = self.bounded(raw.float()).double()
+    def calibrate(self, raw: Tensor, seed: int = 0) -> float:
+        """Take scales and principal axes from ``raw`` [n, 2304] of many sounds; returns the variance kept.
+
+        The axes are turned at random: so all numbers of a style weigh alike, and L1 distances order as cosines do.
+        """
+        self.bounded.fit(raw)
+        bounded = self.bounded(raw).double()
         self.centre.copy_(bounded.mean(dim=0))
         centred = bounded - bounded.mean(dim=0)
         variance, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
         chosen = variance.argsort(descending=True)[: self.size]
-        self.axes.copy_(axes[:, chosen] / variance[chosen].sum().sqrt())
+        random = torch.from_numpy(np.random.default_rng(seed).standard_normal((self.size, self.size)))
+        turned = axes[:, chosen] @ torch.linalg.qr(random)[0]
+        # In numbers that half precision holds: the exported file is so much smaller.
+        self.axes.copy_((turned / variance[chosen].sum().sqrt()).half())
         return float(variance[chosen].sum() / variance.sum())

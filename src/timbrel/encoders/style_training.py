@@ -23,8 +23,10 @@ from timbrel.encoders.examples import Pictures
 from timbrel.encoders.style import statistics, within
 from timbrel.encoders.style_network import (
     FFT_SIZE,
+    Bounded,
     StyleNetwork,
     band_weights,
+    block_weights,
     to_picture,
     to_powers,
     white_noise,
@@ -64,6 +66,7 @@ class Settings:
 def train_style(
     network: StyleNetwork,
     teacher: EfficientAt,
+    bounded: Bounded,
     pictures: Pictures,
     settings: Settings,
     *,
@@ -74,17 +77,15 @@ def train_style(
 ) -> dict[str, float]:
     """Train ``network`` in place; it is left in evaluation mode on the CPU.
 
-    Returns ``variance_kept``: the share of the teacher's variance that the style's axes keep.
-    ``report`` gets the losses every 50 steps and ``validate``'s figures ten times on the way.
+    ``bounded``: ``standard`` of the teacher. Returns ``variance_kept``: the share of variance that the style's axes
+    keep. ``report`` gets the losses every 50 steps and ``validate``'s figures ten times on the way.
     """
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     guide = teacher.features.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = _MOMENTUM
-    raw = _raw(guide, pictures, settings.seed, device)
-    kept = network.calibrate(raw)
-    variance = float(network.bounded(raw).var(dim=0, unbiased=False).sum())
+    bounded.to(device)
     scales = _scales(guide, pictures, settings, device)
     optimizer = torch.optim.AdamW(
         network.features.parameters(), lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY
@@ -115,8 +116,8 @@ def train_style(
         metrics = {"hint_loss": hint.item()}
         loss = hint
         if i >= apart:
-            said, right = (network.bounded(statistics(each, counts)) for each in (maps, hints))
-            style = (said - right).square().sum(dim=1).mean() / variance
+            said, right = (bounded(statistics(each, counts)) for each in (maps, hints))
+            style = (said - right).square().sum(dim=1).mean() / bounded.variance
             metrics["style_loss"] = style.item()
             loss = hint + settings.style_weight * style
         for group in optimizer.param_groups:
@@ -133,7 +134,7 @@ def train_style(
     state: dict[str, Stateful] = {"network": network, "optimizer": optimizer}
     train(step, steps=settings.steps, state=state, report=report, report_every=50, checkpoint=checkpoint)
     network.eval().to("cpu")
-    return {"variance_kept": kept}
+    return {"variance_kept": calibrated(network, pictures, settings.seed)}
 
 
 def draw(pictures: Pictures, rng: np.random.Generator, batch: int, crop: int) -> tuple[Tensor, Tensor]:
@@ -175,12 +176,26 @@ def in_noise(pictures: Tensor, rng: np.random.Generator, share: float) -> Tensor
     return mixed
 
 
-def unexplained(network: StyleNetwork, teacher: EfficientAt, pictures: Tensor, frames: Tensor) -> float:
-    """Share of the variance of the teacher's styles that the network's miss, over these pictures."""
+def standard(teacher: EfficientAt, pictures: Pictures, seed: int) -> Bounded:
+    """The teacher's statistics, standardised over some thousand sounds."""
+    bounded = Bounded(block_weights(teacher.features.channels))
+    bounded.fit(_over(lambda *seen: statistics(*teacher.features.blocks(*seen)), pictures, seed))
+    return bounded
+
+
+def calibrated(network: StyleNetwork, pictures: Pictures, seed: int) -> float:
+    """Fit the style's scales and axes to some thousand sounds, as the trained network hears them; what they keep."""
+    return network.calibrate(_over(network.raw, pictures, seed), seed)
+
+
+def unexplained(
+    network: StyleNetwork, teacher: EfficientAt, bounded: Bounded, pictures: Tensor, frames: Tensor
+) -> float:
+    """Share of the variance of the teacher's statistics, ``bounded``, that the network's miss over these pictures."""
     with torch.inference_mode():
         said, right = (
             torch.cat([
-                network.bounded(statistics(*features.blocks(pictures[i : i + _BATCH], frames[i : i + _BATCH])))
+                bounded(statistics(*features.blocks(pictures[i : i + _BATCH], frames[i : i + _BATCH])))
                 for i in range(0, len(pictures), _BATCH)
             ])
             for features in (network.features, teacher.features)
@@ -202,18 +217,16 @@ def _apart(
 
 
 @torch.no_grad()
-def _raw(guide: Features, pictures: Pictures, seed: int, device: torch.device) -> Tensor:
-    """The teacher's statistics of some thousand sounds, [n, 1792]."""
+def _over(function: Callable[[Tensor, Tensor], Tensor], pictures: Pictures, seed: int) -> Tensor:
+    """``function`` of some thousand pictures and their frames, in batches."""
     rows = np.sort(np.random.default_rng((seed, 1)).permutation(len(pictures.heard))[:_CALIBRATED])
     found = []
     for start in range(0, len(rows), _BATCH):
         some = rows[start : start + _BATCH]
         picture = torch.from_numpy(pictures.values[some].astype(np.float32))[:, None]
         found.append(
-            statistics(
-                *guide.blocks(
-                    _laid_out(picture, device), _laid_out(torch.from_numpy(pictures.heard[some]), device)
-                )
+            function(
+                picture.contiguous(memory_format=torch.channels_last), torch.from_numpy(pictures.heard[some])
             )
         )
     return torch.cat(found)

@@ -1,11 +1,9 @@
 """The timbre encoder: two networks over a clip, two vectors.
 
-    clip [b, 72000] ─┬► power mel [b, 80, 120] ─► log ─┬► stem ─► body1 … body5 ─► head ─► stage1 [b, d1]
-                     │                                 └► cepstrum ─┬► stage2 [b, d2]
-                     └► StyleNetwork ─► style ──────────────────────┘
+    clip [b, 72000] ─┬► power mel [b, 80, 120] ─► log ─► stem ─► body1 … body5 ─► head ─► stage1 [b, d1]
+                     └► StyleNetwork ─► stage2 [b, d2]
 
-Stage 1 tells instruments apart, by contrast. Stage 2 says how alike sounds are, by style and cepstrum; ``Blend`` has
-the proportions.
+Stage 1 tells instruments apart, by contrast. Stage 2 says how alike sounds are.
 
 The stem looks at 7 frames (about 0.2 s) and keeps every fourth frame: the shape of an attack is in its
 channels. A second input channel carries each band's position, so that a channel may mean "bright" and not
@@ -22,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from timbrel.encoders import filterbank
-from timbrel.encoders.cepstrum import SIZE, Cepstrum
 from timbrel.encoders.mel import PowerMel, log_mel
 from timbrel.encoders.style_network import StyleNetwork, StylePicture, heard_frames
 
@@ -36,17 +33,6 @@ class Shape:
 
     channels: tuple[int, int, int, int]
     embedding_size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blend:
-    """What each part is worth in stage 2: factors of its squared distance. Both have a mean square length of 1."""
-
-    style: float
-    cepstrum: float
-
-
-BLEND = Blend(style=1.0, cepstrum=0.1)
 
 
 class Residual(nn.Module):
@@ -70,7 +56,7 @@ class Residual(nn.Module):
 
 
 class TimbreNetwork(nn.Module):
-    """Log-mel pictures ``[b, 80, 120]`` to stage 1 ``[b, d1]``, of length 1, and the cepstrum ``[b, 80]``."""
+    """Log-mel pictures ``[b, 80, 120]`` to stage 1 ``[b, d1]``, of length 1."""
 
     position: Tensor
 
@@ -97,7 +83,6 @@ class TimbreNetwork(nn.Module):
             nn.ReLU(),
             nn.Linear(_HIDDEN, shape.embedding_size),
         )
-        self.cepstrum = Cepstrum()
         position = torch.linspace(-1.0, 1.0, filterbank.BANDS).reshape(1, 1, -1, 1)
         self.register_buffer("position", position, persistent=False)
 
@@ -116,9 +101,8 @@ class TimbreNetwork(nn.Module):
         maps = self.blocks(picture)
         return functional.normalize(self.head(over_time(maps["body5"])), dim=1), maps
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        stage1, _ = self.describe(picture)
-        return stage1, self.cepstrum(picture)
+    def forward(self, picture: Tensor) -> Tensor:
+        return self.describe(picture)[0]
 
 
 def over_time(maps: Tensor) -> Tensor:
@@ -131,29 +115,26 @@ def over_time(maps: Tensor) -> Tensor:
 class TimbreEncoder(nn.Module):
     """Clips ``[b, 72000]`` as ``frontend.clip`` makes them to stage 1 ``[b, d1]`` and stage 2 ``[b, d2]``.
 
-    Both have length 1. Without a style network stage 2 is cepstrum and stage 1 side by side.
+    Both have length 1. Without a style network stage 2 is stage 1.
     """
 
-    def __init__(
-        self, network: TimbreNetwork, style: StyleNetwork | None = None, blend: Blend = BLEND
-    ) -> None:
+    def __init__(self, network: TimbreNetwork, style: StyleNetwork | None = None) -> None:
         super().__init__()
         self.mel = PowerMel()
         self.network = network
         self.picture = StylePicture()
         self.style = style
-        self.blend = blend
 
     @property
     def stage2_size(self) -> int:
         """d2, the length of the stage-2 vector."""
-        return SIZE + (self.network.shape.embedding_size if self.style is None else self.style.size)
+        return self.network.shape.embedding_size if self.style is None else self.style.size
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        stage1, cepstrum = self.network(log_mel(self.mel(audio)))
-        like = stage1 if self.style is None else self.style(self.picture(audio), heard_frames(audio))
-        parts = [self.blend.style**0.5 * like, self.blend.cepstrum**0.5 * cepstrum]
-        return stage1, functional.normalize(torch.cat(parts, dim=1), dim=1)
+        stage1: Tensor = self.network(log_mel(self.mel(audio)))
+        if self.style is None:
+            return stage1, stage1 + 0.0  # an output of its own
+        return stage1, functional.normalize(self.style(self.picture(audio), heard_frames(audio)), dim=1)
 
 
 def build(shape: Shape) -> TimbreNetwork:

@@ -8,7 +8,7 @@ network's maps has to say what the teacher says of the same note: that makes the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from timbrel.encoders.augment import augment, augment_lightly, level, step_random
+from timbrel.encoders.augment import augment, augment_lightly, step_random
 from timbrel.encoders.batches import Sampler, Sounds
 from timbrel.encoders.contrastive import supervised_nt_xent
 from timbrel.encoders.mel import log_mel
@@ -30,7 +30,6 @@ _CLIP_NORM = 5.0
 _LIGHTLY = 0.6  # share of the notes that are hardly disturbed, of which the scaffold learns
 _VALIDATIONS = 4
 _BATCH = 128
-_FIT_NOTES = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +61,6 @@ def train_encoder(
     ``report`` gets the losses every 25 steps and ``validate``'s figures three times on the way.
     """
     network.to(device)
-    network.cepstrum.fit(_pictures(sounds, settings.seed, device))
     scaffold = None
     if sounds.target is not None:
         scaffold = Scaffold(network.shape, hidden=settings.scaffold, targets=sounds.target.shape[1])
@@ -132,16 +130,8 @@ def embed(network: TimbreNetwork, sounds: Sounds) -> np.ndarray:
     found = []
     for start in range(0, len(sounds.instrument), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(sounds.instrument)))
-        stage1, _ = network(log_mel(sounds.power(rows).to(device)))
-        found.append(stage1.cpu().numpy())
+        found.append(network(log_mel(sounds.power(rows).to(device))).cpu().numpy())
     return np.concatenate(found)
-
-
-def _pictures(sounds: Sounds, seed: int, device: torch.device) -> Iterator[Tensor]:
-    """Undisturbed training notes as pictures, some thousands."""
-    rows = np.random.default_rng((seed, 1)).permutation(len(sounds.instrument))[:_FIT_NOTES]
-    for start in range(0, len(rows), _BATCH):
-        yield log_mel(level(sounds.power(np.sort(rows[start : start + _BATCH])).to(device)))
 
 
 def _groups(network: nn.Module) -> list[dict[str, object]]:

@@ -38,7 +38,7 @@ from timbrel.encoders.storage import (
 )
 from timbrel.encoders.style_network import FRAMES, StyleNetwork, StylePicture, heard_frames
 from timbrel.encoders.style_training import Settings as StyleSettings
-from timbrel.encoders.style_training import train_style, unexplained
+from timbrel.encoders.style_training import standard, train_style, unexplained
 from timbrel.encoders.timbre import Shape, build
 from timbrel.encoders.training import Settings as TrainingSettings
 from timbrel.encoders.training import train_encoder
@@ -253,19 +253,21 @@ def style(settings: Settings, root: Path, record: Record) -> None:
     pictures = read_pictures(root / EXAMPLES)
     record.dataset("examples", root / EXAMPLES)
     teacher = read_published(find(TEACHER))
+    bounded = standard(teacher, pictures, wanted.seed)
     notes = NoteSet.open(root / "data" / "patches")
     clips = np.stack([clip(sound) for sound in notes.float_audio(notes.select(split="validation")[:WATCHED])])
     with torch.inference_mode():
         watched = StylePicture()(torch.from_numpy(clips)), heard_frames(torch.from_numpy(clips))
 
     def validate(network: StyleNetwork) -> dict[str, float]:
-        return {"style_unexplained": unexplained(network, teacher, *watched)}
+        return {"style_unexplained": unexplained(network, teacher, bounded, *watched)}
 
     seed_everything(wanted.seed)
     network = StyleNetwork(wanted.size)
     figures = train_style(
         network,
         teacher,
+        bounded,
         pictures,
         StyleSettings(**wanted.model_dump(exclude={"size"})),
         report=lambda step, metrics: record.metrics(metrics, step=step),
@@ -274,6 +276,7 @@ def style(settings: Settings, root: Path, record: Record) -> None:
         checkpoint=record.checkpoint,
     )
     teacher.to("cpu")
+    bounded.to("cpu")
     figures |= validate(network)
     record.metrics(figures)
     built = Path(tempfile.mkdtemp(prefix=".encoder_style.", dir=(root / STYLE).parent))
