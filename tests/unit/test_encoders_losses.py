@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from timbrel.encoders.cepstrum import Cepstrum
 from timbrel.encoders.contrastive import supervised_nt_xent
 from timbrel.encoders.retrieval import recall
 from timbrel.encoders.scaffold import of_picture
@@ -92,20 +91,3 @@ def test_what_is_silent_is_no_part_of_the_picture_s_statistics() -> None:
     assert deviation[5].item() == pytest.approx(1.0, abs=1e-2)
     assert change[5].item() == pytest.approx(2.0 * 39 / 40, abs=1e-2)
     assert found[240].item() == pytest.approx(40 / 120, abs=1e-3)
-
-
-def test_cepstra_are_those_of_the_picture_standardised() -> None:
-    band = (np.arange(80) + 0.5) / 80
-    ripples = np.stack([np.cos(np.pi * order * band) for order in (1, 4)]).astype(np.float32)
-    loudness = torch.tensor([0.0, 1.0, 2.0, 1.0])
-    picture = torch.from_numpy(ripples)[:, :, None] * loudness + 5.0  # the level does not count
-    cepstrum = Cepstrum()
-    raw = cepstrum.raw(picture)
-    for row, order in enumerate((1, 4)):
-        expected = np.zeros(40)
-        expected[order - 1] = 40.0  # half of 80 bands: the square of a cosine
-        np.testing.assert_allclose(raw[row, :40], expected, atol=1e-3)
-        np.testing.assert_allclose(raw[row, 40:], expected * np.sqrt(0.5), atol=4e-3)
-    cepstrum.fit([picture])
-    standardised = cepstrum(picture)[:, [0, 3]] * np.sqrt(80.0)
-    np.testing.assert_allclose(standardised, [[1.0, -1.0], [-1.0, 1.0]], atol=1e-3)
