@@ -99,11 +99,12 @@ def ours(library: Library, work: Path) -> System:
 
     def scaled(factor: float) -> PitchIndex:
         plan = index._plan
+        cells = min((len(each.centroids) for each in plan.searchers.values()), default=1)
         partitions = tuple(
             replace(
                 part,
                 efforts=tuple(
-                    None if e is None else max(1, min(round(e * factor), 512)) for e in part.efforts
+                    None if e is None else max(1, min(round(e * factor), cells)) for e in part.efforts
                 ),
             )
             for part in plan.partitions

@@ -30,9 +30,9 @@ OVERSAMPLING = {"ivf_flat": 1.0, "ivf_sq": 1.25, "ivf_pq": 4.0}
 _CLASSES = {
     "ivf_flat": "IndexIVFFlat", "ivf_sq": "IndexIVFScalarQuantizer", "ivf_pq": "IndexIVFPQFastScan"
 }  # fmt: skip
-_EXTRA = {"ivf_flat": 0, "ivf_sq": 4, "ivf_pq": 24}
+_EXTRA = {"ivf_flat": 0, "ivf_sq": 1, "ivf_pq": 24}
 # The components keep this share of the squared length; what they leave out, the full vectors bring back.
-_ENERGY = 0.95
+_ENERGY = 0.98
 # Registers hold this many numbers: fewer components would not be faster.
 _LANES = 8
 _CELL_SIZE = 56  # vectors; smaller cells cost more in finding than they save in reading
