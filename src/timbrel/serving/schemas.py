@@ -223,9 +223,7 @@ class HitAnswer(BaseModel):
         description="MIDI pitch at which the patch was compared; null where it has none."
     )
     stage1_distance: float = Field(description="Distance of the contrastive embeddings.")
-    stage2_distance: float = Field(
-        description="How unlike the two sounds are, 1 - cosine of style and cepstrum."
-    )
+    stage2_distance: float = Field(description="How unlike the two sounds are: 1 - cosine of their styles.")
     distance: float = Field(
         description="By which hits are ordered: stage2_distance and a part of stage1_distance, together relative to "
         "how near the render's own neighbours are."
