@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,14 +21,15 @@ from timbrel.errors import DataError, InputError
 from timbrel.library import gate as gates
 from timbrel.library import index_files
 from timbrel.library import plans as planning
+from timbrel.library.cells import NO_LISTS, NO_ROWS, NO_SLICES, NONE_GIVEN, Cells, Lists
 from timbrel.library.gate import semitone as semitone
-from timbrel.library.partitions import NORM_TOLERANCE, Partition, Store, file_by_pitch
+from timbrel.library.partitions import Partition, Store, file_by_pitch
 from timbrel.library.plans import PartitionPlan, Plan, Searcher
 
 # Gates that were asked for before; more than a window's every centre, and bounded.
 _REMEMBERED_GATES = 1024
-# Products that a batch computes at once: 64 MiB.
-_PRODUCTS = 2**24
+# Distances that a batch computes at once: 64 MiB.
+_DISTANCES = 2**24
 
 
 class Found(NamedTuple):
@@ -40,25 +41,33 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Gate:
-    """What a gate opens, as few slices, and how so many hits are looked for in it: ``scanned`` slices, and for
-    each searcher what it prepared.
+    """What a gate opens: ``size`` rows, int64 ``slices`` [s, 2]. And how so many hits are looked for in it: the
+    slices that are ``scanned``, the ``lists`` of cells, and for each other searcher what it prepared.
     """
 
     size: int
-    slices: tuple[tuple[int, int], ...]
-    scanned: tuple[tuple[int, int], ...]
+    slices: np.ndarray
+    scanned: np.ndarray
+    lists: Lists
     searches: tuple[tuple[Searcher, Any], ...]
 
     def rows(self) -> np.ndarray:
         return np.concatenate([np.arange(*each) for each in self.slices] or [np.empty(0, dtype=np.int64)])
 
 
-def _slices(partitions: Sequence[Partition]) -> tuple[tuple[int, int], ...]:
+def _slices(partitions: Sequence[Partition]) -> np.ndarray:
     slices: list[tuple[int, int]] = []
     for part in partitions:
         start = slices.pop()[0] if slices and slices[-1][1] == part.start else part.start
         slices.append((start, part.stop))
-    return tuple(slices)
+    return np.array(slices, dtype=np.int64) if slices else NO_SLICES
+
+
+def _runs(rows: np.ndarray) -> np.ndarray:
+    """Ascending ``rows`` as slices."""
+    ends = np.flatnonzero(np.diff(rows, append=-1) != 1)
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+    return np.stack([rows[starts], rows[ends] + 1], axis=1)
 
 
 class PitchIndex:
@@ -72,6 +81,7 @@ class PitchIndex:
         self._plan = plan
         self._largest_id = int(store.ids.max())
         self._gates: dict[tuple[int | None, int, bool, int], _Gate] = {}
+        self._nearest = _compiled_search()
         self.dimension = store.dimension
         self.encoder = encoder
 
@@ -205,8 +215,8 @@ class PitchIndex:
         """
         if vector.ndim != 1:
             raise InputError(_fault(vector, self.dimension))
-        gate = self._gate(pitch, window, octaves, k)
-        return self._search(gate, self._checked(vector[None], k), k, allow)[0]
+        self._check(vector[None], k)
+        return self._search(self._gate(pitch, window, octaves, k), vector[None], k, allow)[0]
 
     def query_batch(
         self,
@@ -223,7 +233,7 @@ class PitchIndex:
         """
         if vectors.ndim != 2 or len(vectors) != len(pitches):
             raise InputError(f"{list(vectors.shape)} query vectors do not go with {len(pitches)} pitches")
-        vectors = self._checked(vectors, k)
+        self._check(vectors, k)
         at = np.array([math.nan if pitch is None else pitch for pitch in pitches], dtype=np.float64)
         if np.isinf(at).any():
             raise InputError("a pitch is infinite; give finite MIDI numbers, or none for all pitches")
@@ -243,7 +253,7 @@ class PitchIndex:
     ) -> list[Found]:
         """Queries of one gate, as many at once as their products have room."""
         gate = self._gate(None if math.isnan(pitch) else pitch, window, octaves, k)
-        at_once = max(1, _PRODUCTS // (gate.size or 1))
+        at_once = max(1, _DISTANCES // (gate.size or 1))
         if len(vectors) <= at_once:
             return self._search(gate, vectors, k, allow)
         found: list[Found] = []
@@ -291,14 +301,19 @@ class PitchIndex:
             if effort is not None:
                 by_kind.setdefault(plan.kind, {})[number] = effort
         searched = set().union(*by_kind.values())
+        lists, searches = NO_LISTS, []
+        for kind, efforts in by_kind.items():
+            searcher = self._plan.searchers[kind]
+            if isinstance(searcher, Cells):
+                lists = searcher.prepare(efforts)
+            else:
+                searches.append((searcher, searcher.prepare(efforts)))
         return _Gate(
             sum(len(part) for part in everything),
             _slices(everything),
             _slices([self._store.partitions[number] for number in numbers if number not in searched]),
-            tuple(
-                (self._plan.searchers[kind], self._plan.searchers[kind].prepare(efforts))
-                for kind, efforts in by_kind.items()
-            ),
+            lists,
+            tuple(searches),
         )
 
     def _allowed(self, gate: _Gate, allow: np.ndarray) -> np.ndarray:
@@ -311,42 +326,51 @@ class PitchIndex:
         rows = gate.rows()
         return rows[allow[self._store.ids[rows]]]
 
-    def _checked(self, vectors: np.ndarray, k: int) -> np.ndarray:
-        """Query vectors [q, d] that can be searched for. Raises InputError."""
+    def _check(self, vectors: np.ndarray, k: int) -> None:
+        """Whether ``vectors`` [q, d] can be searched for, but for their lengths. Raises InputError."""
         if k < 1:
             raise InputError(f"k is {k}; ask for at least 1")
-        if vectors.dtype == np.float32 and vectors.shape[1] == self.dimension:
-            lengths = np.sqrt(np.einsum("qd,qd->q", vectors, vectors))
-            if (abs(lengths - 1) <= NORM_TOLERANCE).all():  # NaN compares false
-                return np.ascontiguousarray(vectors)
-            vectors = vectors[~(abs(lengths - 1) <= NORM_TOLERANCE)]
-        raise InputError(_fault(vectors[0], self.dimension))
+        if vectors.dtype != np.float32 or vectors.shape[1] != self.dimension:
+            raise InputError(_fault(vectors[0], self.dimension))
 
     def _search(self, gate: _Gate, vectors: np.ndarray, k: int, allow: np.ndarray | None) -> list[Found]:
-        """What is nearest to each of ``vectors`` [q, d] within a gate, by exact distance."""
-        store = self._store
+        """What is nearest to each of ``vectors`` [q, d] within a gate, by exact distance. Raises InputError."""
+        store, asked = self._store, len(vectors)
+        if not vectors.flags.carray:
+            vectors = vectors.copy()
+        scanned, lists, given = gate.scanned, gate.lists, NONE_GIVEN
         if allow is not None:
-            rows = store.nearest(vectors, (), k, allowed=self._allowed(gate, allow))
-        else:
+            scanned, lists = _runs(self._allowed(gate, allow)), NO_LISTS
+        elif gate.searches:
+            self._refuse(vectors)
             found = [searcher.search(vectors, prepared, k) for searcher, prepared in gate.searches]
-            if gate.scanned or not found:
-                found.append(store.nearest(vectors, gate.scanned, k))
-            rows = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
-        if not rows.size:
-            return [Found(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))] * len(vectors)
-        ids = store.ids[rows]
-        distances = 1 - store.products(vectors, rows)  # infinite where there is no row
-        np.maximum(distances, 0, out=distances)
-        query = np.arange(len(vectors))[:, None]
-        order = distances.argsort(axis=1)
-        ordered = distances[query, order]
-        if (ordered[:, 1:] == ordered[:, :-1]).any():
-            order = np.lexsort((ids, distances), axis=1)
-        ids, distances = ids[query, order[:, :k]], ordered[:, :k]
-        if np.isfinite(distances[:, -1]).all():
+            given = np.ascontiguousarray(np.concatenate(found, axis=1), dtype=np.int64)
+        most = min(k, gate.size)
+        ids, distances = np.empty((asked, most), np.int64), np.empty((asked, most), np.float32)
+        wrong = self._nearest(store.vectors, store.ids, vectors, scanned, given, *lists, ids, distances)
+        if wrong >= 0:
+            raise InputError(_fault(vectors[wrong], self.dimension))
+        if most and np.isfinite(distances[:, -1]).all():
             return list(map(Found, ids, distances))
         counts = np.isfinite(distances).sum(axis=1).tolist()
         return [Found(ids[row, :count], distances[row, :count]) for row, count in enumerate(counts)]
+
+    def _refuse(self, vectors: np.ndarray) -> None:
+        """Raises InputError where one of ``vectors`` is not l2-normalised."""
+        nothing = np.empty((len(vectors), 0), np.int64), np.empty((len(vectors), 0), np.float32)
+        store = self._store
+        wrong = self._nearest(store.vectors, store.ids, vectors, NO_SLICES, NONE_GIVEN, *NO_LISTS, *nothing)
+        if wrong >= 0:
+            raise InputError(_fault(vectors[wrong], self.dimension))
+
+
+def _compiled_search() -> Callable[..., int]:
+    """``scan.nearest``, ready to be called; imported here, so that what opens no index does not wait for it."""
+    from timbrel.library import scan
+
+    nothing = np.empty((0, 1), np.float32), np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)
+    scan.nearest(nothing[0], NO_ROWS, nothing[0], NO_SLICES, NONE_GIVEN, *NO_LISTS, *nothing[1:])
+    return scan.nearest
 
 
 def _fault(vector: np.ndarray, dimension: int) -> str:

@@ -1,14 +1,14 @@
-"""Inverted files by pitch: the vectors of a partition in cells of like timbre, of which a query reads the nearest.
+"""Inverted files by pitch, in Faiss: the vectors of a partition in cells of like timbre, of which a query reads the
+nearest. ``cells`` has lists of our own, and shares with this how cells and principal components are trained.
 
-The cells are those of one k-means over all partitions, since the encoder hears the same timbre at every pitch;
-list (partition, cell) of one Faiss index holds what lies in both. So a gate is a choice of lists, its partitions
+List (partition, cell) of one Faiss index holds what lies in both. So a gate is a choice of lists, its partitions
 are searched in one call, and the cells nearest to a query are found once for all of them.
 
     vector ─► principal components ─► nearest cells × the gate's partitions ─► lists ─► candidate rows
 
-What the lists hold: the vectors as they are ("ivf_flat"), 8-bit codes of the principal components ("ivf_sq"), or
-4-bit product-quantiser codes for the fast-scan kernel ("ivf_pq", behind OPQ: Ge et al. 2013). Codes only choose the
-candidates; distances are computed from the full vectors (``partitions.Store``).
+What the lists hold: the vectors as they are ("ivf_flat"), or 4-bit product-quantiser codes for the fast-scan kernel
+("ivf_pq", behind OPQ: Ge et al. 2013). Codes only choose the candidates; distances are computed from the full
+vectors (``scan``).
 """
 
 from __future__ import annotations
@@ -24,13 +24,11 @@ from timbrel.library.partitions import Store
 
 faiss: Any = typed_faiss  # its stub lacks much of what it has
 
-KINDS = ("ivf_flat", "ivf_sq", "ivf_pq")
+KINDS = ("ivf_flat", "ivf_pq")
 # Candidates for every hit that is asked for: what a code's error may cost in order. And a few more, for small k.
-OVERSAMPLING = {"ivf_flat": 1.0, "ivf_sq": 1.25, "ivf_pq": 4.0}
-_CLASSES = {
-    "ivf_flat": "IndexIVFFlat", "ivf_sq": "IndexIVFScalarQuantizer", "ivf_pq": "IndexIVFPQFastScan"
-}  # fmt: skip
-_EXTRA = {"ivf_flat": 0, "ivf_sq": 1, "ivf_pq": 24}
+OVERSAMPLING = {"ivf_flat": 1.0, "ivf_pq": 4.0}
+_CLASSES = {"ivf_flat": "IndexIVFFlat", "ivf_pq": "IndexIVFPQFastScan"}
+_EXTRA = {"ivf_flat": 0, "ivf_pq": 24}
 # The components keep this share of the squared length; what they leave out, the full vectors bring back.
 _ENERGY = 0.98
 # Registers hold this many numbers: fewer components would not be faster.
@@ -68,37 +66,8 @@ class Inverted:
 
     @property
     def efforts(self) -> tuple[int, ...]:
-        """Numbers of cells to read, least first; half of them at most, beyond which a scan is as fast."""
-        cells = len(self.centroids)
-        ladder = {
-            1,
-            2,
-            3,
-            4,
-            5,
-            6,
-            7,
-            8,
-            10,
-            12,
-            14,
-            16,
-            20,
-            24,
-            28,
-            32,
-            40,
-            48,
-            56,
-            64,
-            80,
-            96,
-            128,
-            192,
-            256,
-            384,
-        }
-        return tuple(sorted(each for each in ladder if each <= max(1, cells // 2)))
+        """Numbers of cells to read, least first."""
+        return ladder(len(self.centroids))
 
     def prepare(self, efforts: Mapping[int, int]) -> Lists:
         """What ``search`` takes: of each of these partitions so many cells."""
@@ -159,12 +128,10 @@ class Inverted:
 
 def fit(kind: str, store: Store, members: Sequence[int], *, seed: int = 0) -> Inverted:
     """Train on the partitions ``members`` (their numbers) of the store, and file their vectors."""
-    rng = np.random.default_rng(seed)
-    rows = np.concatenate([np.arange(store.partitions[n].start, store.partitions[n].stop) for n in members])
-    sample = store.vectors[np.sort(rng.permutation(rows)[:_TRAINING])]
-    rotation = _rotation(kind, sample)
-    seen = sample @ rotation.T
-    centroids = _centroids(seen, len(rows) / len(members), seed)
+    some, mean_size = sample(store, members, seed)
+    rotation = np.eye(store.dimension, dtype=np.float32) if kind == "ivf_flat" else _balanced(some)
+    seen = some @ rotation.T
+    centroids = means(seen, mean_size / _CELL_SIZE, seed)
     index = _empty(kind, centroids, len(members), seen)
     if not index.is_trained:
         index.train(seen)
@@ -205,27 +172,61 @@ def restore(kind: str, layout: Mapping[str, Any], arrays: Mapping[str, np.ndarra
     return Inverted(kind, rotation.astype(np.float32), centroids.astype(np.float32), first_list, index)
 
 
-def _rotation(kind: str, sample: np.ndarray) -> np.ndarray:
-    """Onto the principal components, most weighty first; not centred, since products are compared."""
-    dimension = sample.shape[1]
-    weights, axes = np.linalg.eigh((sample.T @ sample).astype(np.float64))
+def ladder(cells: int) -> tuple[int, ...]:
+    """Numbers of cells that are tried, least first; half of them at most, beyond which a scan is as fast."""
+    steps = (
+        *range(1, 17),
+        *range(18, 33, 2),
+        *range(36, 65, 4),
+        72,
+        80,
+        96,
+        112,
+        128,
+        160,
+        192,
+        256,
+        320,
+        384,
+    )
+    return tuple(each for each in steps if each <= max(1, cells // 2))
+
+
+def sample(store: Store, members: Sequence[int], seed: int) -> tuple[np.ndarray, float]:
+    """Vectors of the partitions ``members`` to train on, and the mean size of these partitions."""
+    rows = np.concatenate([np.arange(store.partitions[n].start, store.partitions[n].stop) for n in members])
+    chosen = np.sort(np.random.default_rng(seed).permutation(rows)[:_TRAINING])
+    return store.vectors[chosen], len(rows) / len(members)
+
+
+def principal(some: np.ndarray) -> np.ndarray:
+    """Onto the principal components of ``some`` [n, d], most weighty first, float32 [r, d]; not centred, since
+    products are compared.
+    """
+    dimension = some.shape[1]
+    weights, axes = np.linalg.eigh((some.T @ some).astype(np.float64))
     share = np.cumsum(weights[::-1]) / weights.sum()
     kept = int(np.searchsorted(share, _ENERGY)) + 1
-    kept = dimension if kind == "ivf_flat" else min(dimension, -(-kept // _LANES) * _LANES)
-    rotation = np.ascontiguousarray(axes[:, ::-1][:, :kept].T, dtype=np.float32)
-    if kind == "ivf_pq" and kept > 1:
-        # Principal components differ in weight, and every sub-quantiser has as many bits: share the weight out.
-        opq = faiss.OPQMatrix(kept, _subquantisers(kept))
-        opq.niter = 15
-        opq.train(np.ascontiguousarray(sample[:20_000] @ rotation.T))
-        turn = faiss.vector_to_array(opq.A).reshape(kept, kept)
-        rotation = np.ascontiguousarray(turn @ rotation)
-    return rotation
+    kept = min(dimension, -(-kept // _LANES) * _LANES)
+    return np.ascontiguousarray(axes[:, ::-1][:, :kept].T, dtype=np.float32)
 
 
-def _centroids(seen: np.ndarray, mean_size: float, seed: int) -> np.ndarray:
-    cells = int(np.clip(2 ** round(np.log2(max(mean_size / _CELL_SIZE, 1))), 1, _MAX_CELLS))
-    means = faiss.Kmeans(
+def _balanced(some: np.ndarray) -> np.ndarray:
+    """Principal components differ in weight, and every sub-quantiser has as many bits: share the weight out."""
+    rotation = principal(some)
+    kept = len(rotation)
+    if kept == 1:
+        return rotation
+    opq = faiss.OPQMatrix(kept, _subquantisers(kept))
+    opq.niter = 15
+    opq.train(np.ascontiguousarray(some[:20_000] @ rotation.T))
+    return np.ascontiguousarray(faiss.vector_to_array(opq.A).reshape(kept, kept) @ rotation)
+
+
+def means(seen: np.ndarray, wanted: float, seed: int) -> np.ndarray:
+    """Spherical k-means of ``seen`` [n, r], float32 [cells, r]; about ``wanted`` cells, a power of two."""
+    cells = int(np.clip(2 ** round(np.log2(max(wanted, 1))), 1, _MAX_CELLS))
+    trained = faiss.Kmeans(
         seen.shape[1],
         min(cells, len(seen)),
         niter=10,
@@ -233,8 +234,8 @@ def _centroids(seen: np.ndarray, mean_size: float, seed: int) -> np.ndarray:
         seed=seed + 1,
         min_points_per_centroid=1,
     )
-    means.train(seen)
-    return np.array(means.centroids, dtype=np.float32)
+    trained.train(seen)
+    return np.array(trained.centroids, dtype=np.float32)
 
 
 def _subquantisers(dimension: int) -> int:
@@ -250,10 +251,6 @@ def _empty(kind: str, centroids: np.ndarray, partitions: int, seen: np.ndarray) 
     lists = cells * partitions
     if kind == "ivf_flat":
         index = faiss.IndexIVFFlat(quantizer, dimension, lists, metric)
-    elif kind == "ivf_sq":
-        index = faiss.IndexIVFScalarQuantizer(
-            quantizer, dimension, lists, faiss.ScalarQuantizer.QT_8bit, metric, False
-        )
     else:
         index = faiss.IndexIVFPQ(quantizer, dimension, lists, _subquantisers(dimension), 4, metric)
         index.by_residual = False

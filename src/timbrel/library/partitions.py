@@ -1,30 +1,20 @@
 """Vectors filed by the semitone that sounds, each semitone one contiguous block of rows.
 
-So a gate is a few slices: what lies outside it is never looked at, and cannot come back. Every distance that a
-search answers with is computed here, from the full vectors and row by row, whatever chose the candidates: equal
-vectors have equal distances, however the library is laid out.
+So a gate is a few slices: what lies outside it is never looked at, and cannot come back.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import faiss as typed_faiss
 import numpy as np
 
 from timbrel.errors import DataError
 
-faiss: Any = typed_faiss  # its stub lacks much of what it has
-
 # Vectors must be l2-normalised: then the inner product is the cosine. Half-precision encoders stay within
 # this.
 NORM_TOLERANCE = 1e-2
-# How far the products of a blocked scan may lie from those computed row by row: float32 sums of a few thousand
-# terms whose squares add up to one.
-ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,46 +49,6 @@ class Store:
         """Of every row, float64 [n]; NaN where nothing has a pitch."""
         kept = [math.nan if part.semitone is None else float(part.semitone) for part in self.partitions]
         return np.repeat(kept, [len(part) for part in self.partitions])
-
-    def products(self, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Inner products of each of ``vectors`` float32 [q, d] with its own rows, int64 [q, m] -> float32 [q, m]."""
-        found = np.empty(rows.shape, dtype=np.float32)
-        faiss.fvec_inner_products_by_idx(
-            faiss.swig_ptr(found),
-            faiss.swig_ptr(vectors),
-            faiss.swig_ptr(self.vectors),
-            faiss.swig_ptr(rows),
-            self.vectors.shape[1],
-            *rows.shape,
-        )
-        return found
-
-    def nearest(
-        self,
-        vectors: np.ndarray,
-        slices: Sequence[tuple[int, int]],
-        k: int,
-        allowed: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """By scan, the rows of the ``k`` largest inner products with each of ``vectors`` [q, d] within ``slices``,
-        or among the ``allowed`` rows: in no order, int64 [q, m]. Rows as near as the last of them are all there, so
-        more than ``k`` may come; -1 fills up where fewer do.
-        """
-        if allowed is None:
-            blocks = [self.vectors[start:stop] for start, stop in slices]
-            numbers = np.concatenate([np.arange(*each) for each in slices] or [np.empty(0, np.int64)])
-        else:
-            blocks, numbers = [self.vectors[allowed]], allowed
-        if k >= len(numbers):
-            return np.repeat(numbers[None], len(vectors), axis=0)
-        products = [vectors @ block.T for block in blocks]
-        similar = products[0] if len(products) == 1 else np.concatenate(products, axis=1)
-        floors = np.partition(similar, len(numbers) - k, axis=1)[:, len(numbers) - k] - ROUNDING
-        query, place = np.nonzero(similar >= floors[:, None])
-        counts = np.bincount(query, minlength=len(vectors))
-        rows = np.full((len(vectors), counts.max()), -1, dtype=np.int64)
-        rows[query, np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)] = numbers[place]
-        return rows
 
 
 def file_by_pitch(vectors: np.ndarray, f0_midi: np.ndarray, ids: np.ndarray | None = None) -> Store:

@@ -15,17 +15,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from timbrel.errors import ConfigurationError
-from timbrel.library import gpu, graphs, inverted
+from timbrel.library import cells, gpu, graphs, inverted
 from timbrel.library.partitions import Partition, Store
 
 AUTO, FLAT, HNSW = "auto", "flat", "hnsw"
-KINDS = (FLAT, HNSW, *inverted.KINDS, *gpu.KINDS)
+KINDS = (FLAT, HNSW, cells.KIND, *inverted.KINDS, *gpu.KINDS)
 # What a partition gets when its plan misses the recall that is wanted.
 BETTER = {
-    "gpu_cagra": "ivf_sq",
-    "gpu_ivf_pq": "ivf_sq",
-    "ivf_pq": "ivf_sq",
-    "ivf_sq": "ivf_flat",
+    "gpu_cagra": cells.KIND,
+    "gpu_ivf_pq": cells.KIND,
+    "ivf_pq": cells.KIND,
+    cells.KIND: "ivf_flat",
     "ivf_flat": FLAT,
     HNSW: FLAT,
 }
@@ -50,6 +50,7 @@ class Searcher(Protocol):
     def search(self, vectors: np.ndarray, prepared: Any, k: int) -> np.ndarray: ...
     def layout(self) -> dict[str, Any]: ...
     def arrays(self) -> dict[str, np.ndarray]: ...
+    def forget(self, partition: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def choose(size: int, target_recall: float) -> str:
     """The plan for a partition of which a gate of a semitone either side opens ``size`` vectors: the fastest of
     those measured at that size.
     """
-    return FLAT if size < FLAT_BELOW or target_recall >= 1 else "ivf_sq"
+    return FLAT if size < FLAT_BELOW or target_recall >= 1 else cells.KIND
 
 
 def prepare(store: Store, *, plan: str = AUTO, target_recall: float = TARGET_RECALL, seed: int = 0) -> Plan:
@@ -102,7 +103,7 @@ def prepare(store: Store, *, plan: str = AUTO, target_recall: float = TARGET_REC
         kinds = [BETTER.get(kind, kind) if kind == plan else kind for kind in kinds]
     plans = [PartitionPlan(FLAT)] * len(kinds)
     searchers: dict[str, Searcher] = {}
-    for kind in (*gpu.KINDS, HNSW, *reversed(inverted.KINDS)):  # each before what is better
+    for kind in (*gpu.KINDS, HNSW, "ivf_pq", cells.KIND, "ivf_flat"):  # each before what is better
         members = [number for number, each in enumerate(kinds) if each == kind]
         if not members:
             continue
@@ -130,22 +131,22 @@ def _around(store: Store, part: Partition) -> int:
     )
 
 
-def restore(
-    kind: str, layout: Mapping[str, Any], arrays: Mapping[str, np.ndarray], store: Store
-) -> inverted.Inverted | graphs.Graphs:
+def restore(kind: str, layout: Mapping[str, Any], arrays: Mapping[str, np.ndarray], store: Store) -> Searcher:
     """The searcher that ``layout`` and ``arrays`` kept. Raises KeyError or ValueError where it cannot be."""
     if kind == HNSW:
         return graphs.restore(layout, arrays, store)
+    if kind == cells.KIND:
+        return cells.restore(layout, arrays, store)
     return inverted.restore(kind, layout, arrays, store)
 
 
-def fit(
-    kind: str, store: Store, members: Sequence[int], seed: int
-) -> inverted.Inverted | graphs.Graphs | gpu.OnGpu:
+def fit(kind: str, store: Store, members: Sequence[int], seed: int) -> Searcher:
     if kind in gpu.KINDS:
         return gpu.fit(kind, store, members)
     if kind == HNSW:
         return graphs.fit(store, members)
+    if kind == cells.KIND:
+        return cells.fit(store, members, seed=seed)
     return inverted.fit(kind, store, members, seed=seed)
 
 
