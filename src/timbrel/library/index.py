@@ -347,10 +347,10 @@ class PitchIndex:
             given = np.ascontiguousarray(np.concatenate(found, axis=1), dtype=np.int64)
         most = min(k, gate.size)
         ids, distances = np.empty((asked, most), np.int64), np.empty((asked, most), np.float32)
-        wrong = self._nearest(store.vectors, store.ids, vectors, scanned, given, *lists, ids, distances)
-        if wrong >= 0:
-            raise InputError(_fault(vectors[wrong], self.dimension))
-        if most and np.isfinite(distances[:, -1]).all():
+        short = self._nearest(store.vectors, store.ids, vectors, scanned, given, *lists, ids, distances)
+        if short < 0:
+            raise InputError(_fault(vectors[-1 - short], self.dimension))
+        if not short:
             return list(map(Found, ids, distances))
         counts = np.isfinite(distances).sum(axis=1).tolist()
         return [Found(ids[row, :count], distances[row, :count]) for row, count in enumerate(counts)]
@@ -360,8 +360,8 @@ class PitchIndex:
         nothing = np.empty((len(vectors), 0), np.int64), np.empty((len(vectors), 0), np.float32)
         store = self._store
         wrong = self._nearest(store.vectors, store.ids, vectors, NO_SLICES, NONE_GIVEN, *NO_LISTS, *nothing)
-        if wrong >= 0:
-            raise InputError(_fault(vectors[wrong], self.dimension))
+        if wrong < 0:
+            raise InputError(_fault(vectors[-1 - wrong], self.dimension))
 
 
 def _compiled_search() -> Callable[..., int]:

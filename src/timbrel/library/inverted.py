@@ -173,7 +173,7 @@ def restore(kind: str, layout: Mapping[str, Any], arrays: Mapping[str, np.ndarra
 
 
 def ladder(cells: int) -> tuple[int, ...]:
-    """Numbers of cells that are tried, least first; half of them at most, beyond which a scan is as fast."""
+    """Numbers of cells that are tried, least first; three quarters of them at most, beyond which a scan is as fast."""
     steps = (
         *range(1, 17),
         *range(18, 33, 2),
@@ -189,7 +189,7 @@ def ladder(cells: int) -> tuple[int, ...]:
         320,
         384,
     )
-    return tuple(each for each in steps if each <= max(1, cells // 2))
+    return tuple(each for each in steps if each <= max(1, cells * 3 // 4))
 
 
 def sample(store: Store, members: Sequence[int], seed: int) -> tuple[np.ndarray, float]:

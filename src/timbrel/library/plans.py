@@ -38,6 +38,8 @@ APPROXIMATE_FROM = 64
 # A partition is proven for a number of hits where it holds this many times as many.
 _ROOM = 4
 _QUERIES = 64
+# Two vectors whose sum is shorter have no mean that could be asked for.
+_OPPOSITE = np.float32(0.1)
 TARGET_RECALL = 0.95
 
 
@@ -153,14 +155,17 @@ def fit(kind: str, store: Store, members: Sequence[int], seed: int) -> Searcher:
 def prove(
     kind: str, searcher: Searcher, store: Store, number: int, target_recall: float, seed: int
 ) -> PartitionPlan:
-    """The least efforts that reach ``target_recall`` in a partition, asked with vectors of the others: what sounds
-    at another pitch is as near to this partition as a query is, and none finds itself.
+    """The least efforts that reach ``target_recall`` in a partition. It is asked with means of two vectors of the
+    others: what sounds at another pitch is as near to this partition as a query is, and none finds itself; and two at
+    once, since an instrument that the library lacks lies between those it has, and its neighbours in more cells.
     """
     part = store.partitions[number]
     rng = np.random.default_rng((seed, number))
     others = np.r_[0 : part.start, part.stop : len(store.ids)]
-    asked = rng.choice(others if len(others) else len(store.ids), _QUERIES)
-    vectors = store.vectors[asked]
+    one, other = store.vectors[rng.choice(others if len(others) else len(store.ids), (2, _QUERIES))]
+    vectors = one + other
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = np.where(lengths > _OPPOSITE, vectors / np.maximum(lengths, _OPPOSITE), one)
     similar = vectors @ store.vectors[part.start : part.stop].T
     efforts: list[int | None] = []
     recalls: list[float | None] = []

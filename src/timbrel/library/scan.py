@@ -24,8 +24,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-from timbrel.library.cells import LANES, TERMS
-from timbrel.library.partitions import NORM_TOLERANCE
+from timbrel.library import cells as layout
+from timbrel.library import partitions
+
+# Stated here, too: what was compiled before is used again as long as this file stays the same.
+LANES, TERMS, NORM_TOLERANCE = 16, 4, 1e-2
+if (layout.LANES, layout.TERMS, partitions.NORM_TOLERANCE) != (LANES, TERMS, NORM_TOLERANCE):
+    raise ImportError("scan.py states other constants than cells.py and partitions.py; make them equal")
 
 # Candidates for every hit that is asked for, and a few more: what a code's error may cost in order.
 _SHARE, _MORE = 0.125, 2
@@ -127,7 +132,7 @@ def _products(weights, codes, start, count, out, place):  # type: ignore[no-unty
     """
     size = weights.shape[0]
     for block in range(0, count, LANES):
-        _block(weights, codes, start + block * size, out, place + block)
+        _block(weights, codes, start + block * size, out, place + block)  # type: ignore[call-arg]
 
 
 @_compiled(fastmath=True)
@@ -211,8 +216,8 @@ def nearest(  # type: ignore[no-untyped-def]
     found_distances,
 ):
     """Fill ``found_ids`` int64 [q, k] and ``found_distances`` float32 [q, k] for ``queries`` float32 [q, d], nearest
-    first, equal distances by id; -1 and infinity where there are fewer. Returns -1, or the first query that is not
-    l2-normalised: then nothing was looked for.
+    first, equal distances by id; -1 and infinity where there are fewer. Returns how many queries have fewer; or, where
+    query i is the first that is not l2-normalised, -1 - i, and nothing was looked for.
 
     ``vectors`` float32 [n, d] with ``ids`` int64 [n] (empty: the row numbers). Looked at are the rows of ``slices``
     int64 [s, 2] and, of each query's own, those ``given`` int64 [q, m] (-1: none), and what its nearest cells hold:
@@ -220,12 +225,13 @@ def nearest(  # type: ignore[no-untyped-def]
     ``cells.Lists``. All arrays are contiguous, and can be written.
     """
     asked, wanted = found_ids.shape
+    short = 0
     for query in range(asked):
         length = np.float32(0)
         for value in queries[query]:
             length += value * value
         if not abs(np.sqrt(length) - np.float32(1)) <= NORM_TOLERANCE:  # NaN compares false
-            return query
+            return -1 - query
     scanned = 0
     for each in range(slices.shape[0]):
         scanned += slices[each, 1] - slices[each, 0]
@@ -303,4 +309,5 @@ def nearest(  # type: ignore[no-untyped-def]
         for each in range(wanted):
             found_ids[query, each] = numbers[each] if each < count else -1
             found_distances[query, each] = near[each] if each < count else np.inf
-    return -1
+        short += count < wanted
+    return short
