@@ -1,8 +1,8 @@
 """An index on disk: a sidecar ``index.json`` and the data file it names, ``vectors-<12 hex of its SHA-256>.bin``.
 
 The data file holds, one after the other, the sections that the sidecar lists with their places: ids and vectors
-in partition order, and what the partitions' plans need, Faiss indexes in Faiss' own form. The sidecar is renamed
-into place last, so an interrupted save leaves the former index whole.
+in partition order, and what the partitions' plans need: arrays, and Faiss indexes in Faiss' own form. The sidecar is
+renamed into place last, so an interrupted save leaves the former index whole.
 
 Format 1, which had a serialized Faiss index per partition in place of the vectors, is still read.
 """

@@ -1,7 +1,7 @@
 """The search itself, compiled: candidates by their codes, distances from the full vectors, the nearest in order.
 
-    query ─► principal components ─► nearest cells ─► their lists' codes ─► candidates ┐
-                                      rows that are scanned, or that others propose ───┴► distances ─► k nearest
+    query ─► principal components ─► nearest cells ─► their lists' codes ─► candidates ─┐
+                                     rows that are scanned, or that others propose ─────┴► distances ─► k nearest
 
 One call answers all queries of a gate, so that neither many nor few pay for what surrounds it. Codes lie dimension by
 dimension, one list after the other, which the compiler turns into vector instructions over a list's entries. Nothing
@@ -14,7 +14,6 @@ none of these can be written, every process compiles at its first search. No loc
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,17 +42,15 @@ _FARTHEST = 3.0
 _SUMS = {"reassoc", "nsz", "contract"}
 
 
-def _compiled(**options: Any) -> Callable[[Any], Any]:
-    def compiled(function: Any) -> Any:
-        try:
-            return njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # no folder that can be written
-            return njit(nogil=True, **options)(function)
-
-    return compiled
+def _kept(function: Any) -> Any:
+    """``function`` compiled, or what was kept of a former time; those that it calls are part of it."""
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # no folder that can be written
+        return njit(nogil=True)(function)
 
 
-@_compiled(fastmath=_SUMS)
+@njit(fastmath=_SUMS)
 def _distances(vectors, query, rows, out):  # type: ignore[no-untyped-def]
     """1 − cosine of ``query`` and each of ``rows``. The only place where distances are computed: equal vectors have
     equal ones, whoever asks.
@@ -67,7 +64,7 @@ def _distances(vectors, query, rows, out):  # type: ignore[no-untyped-def]
         out[place] = max(np.float32(1) - total, np.float32(0))
 
 
-@_compiled(fastmath=_SUMS)
+@njit(fastmath=_SUMS)
 def _project(query, rotation, out):  # type: ignore[no-untyped-def]
     size = query.shape[0]
     for component in range(rotation.shape[0]):
@@ -125,7 +122,7 @@ def _block(typing, weights, codes, start, out, place):  # type: ignore[no-untype
     return types.void(weights, codes, start, out, place), generate
 
 
-@_compiled()
+@njit()
 def _products(weights, codes, start, count, out, place):  # type: ignore[no-untyped-def]
     """Sums of ``weights`` times the codes of ``count`` entries, whose blocks begin at ``start``, to ``out`` from
     ``place`` on; it has room for whole blocks.
@@ -135,16 +132,16 @@ def _products(weights, codes, start, count, out, place):  # type: ignore[no-unty
         _block(weights, codes, start + block * size, out, place + block)  # type: ignore[call-arg]
 
 
-@_compiled(fastmath=True)
+@njit(fastmath=True)
 def _within(values, bound):  # type: ignore[no-untyped-def]
-    """How many of ``values`` are not above ``bound``; counted in float32, whose vectors are the widest here."""
+    """How many of ``values`` are not above ``bound``; counted in float32, as wide as they are."""
     total = np.float32(0)
     for place in range(values.shape[0]):
         total += np.float32(1) if values[place] <= bound else np.float32(0)
     return total
 
 
-@_compiled()
+@njit()
 def _bound(values, wanted, enough):  # type: ignore[no-untyped-def]
     """A value that ``wanted`` of ``values`` or more do not exceed, and not more than ``enough`` where they differ."""
     low, high = np.float32(-_FARTHEST), np.float32(_FARTHEST)
@@ -164,7 +161,7 @@ def _bound(values, wanted, enough):  # type: ignore[no-untyped-def]
     return high
 
 
-@_compiled()
+@njit()
 def _places(values, bound, out):  # type: ignore[no-untyped-def]
     """Where ``values`` do not exceed ``bound``, as many as ``out`` holds; returns how many."""
     found, most = 0, out.shape[0]
@@ -175,7 +172,7 @@ def _places(values, bound, out):  # type: ignore[no-untyped-def]
     return found
 
 
-@_compiled()
+@njit()
 def _sort(keys, numbers):  # type: ignore[no-untyped-def]
     """Both, ascending by ``keys`` and then by ``numbers``. Shell sort, since mostly there is a handful."""
     count = keys.shape[0]
@@ -194,7 +191,7 @@ def _sort(keys, numbers):  # type: ignore[no-untyped-def]
         gap = gap * 4 // 9
 
 
-@_compiled()
+@_kept
 def nearest(  # type: ignore[no-untyped-def]
     vectors,
     ids,
