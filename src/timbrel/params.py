@@ -178,7 +178,7 @@ class Library(Section):
     candidates: Positive
     window_semitones: Annotated[int, Field(ge=0)]
     fold_distance: Annotated[float, Field(ge=0, lt=1)]
-    stage1_weight: Amount
+    stage1_share: Share
     preview_seconds: Annotated[float, Field(gt=0, le=4)]
     preview_pitch: Midi
 

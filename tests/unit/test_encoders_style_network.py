@@ -11,6 +11,7 @@ from timbrel.encoders import efficientat_mel
 from timbrel.encoders.efficientat import EfficientAt, Features
 from timbrel.encoders.examples import Pictures
 from timbrel.encoders.frontend import CLIP_SAMPLES, REFERENCE_RMS, SAMPLE_RATE
+from timbrel.encoders.picture_statistics import SIZES
 from timbrel.encoders.style import statistics
 from timbrel.encoders.style_network import (
     FLOOR_DB,
@@ -18,7 +19,6 @@ from timbrel.encoders.style_network import (
     StyleNetwork,
     StylePicture,
     heard_frames,
-    picture_statistics,
     to_picture,
     to_powers,
     white_noise,
@@ -75,27 +75,12 @@ def test_pictures_of_different_lengths_are_as_if_cut() -> None:
             torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_a_picture_s_statistics_by_hand() -> None:
-    """Every band steps from 0 to 1 and back every frame, one in three bands; what is not heard is loud."""
-    picture = torch.zeros(1, 1, 128, 60)
-    picture[0, 0, 60:, 0:40:2] = 1.0
-    picture[..., 40:] = 50.0
-    found = picture_statistics(picture, torch.tensor([40]))[0].reshape(4, 128)
-    mean, deviation, flux10, flux40 = found
-    still = torch.sqrt(torch.tensor(1e-5))
-    for band, height in ((20, 0.0), (59, 1 / 3), (60, 2 / 3), (90, 1.0)):
-        assert mean[band].item() == pytest.approx(height / 2, abs=1e-5)
-        assert deviation[band].item() == pytest.approx(max(height / 2, still.item()), abs=1e-4)
-        assert flux10[band].item() == pytest.approx(height, abs=1e-5)
-        assert flux40[band].item() == pytest.approx(0.0, abs=1e-5)  # four frames on it is where it was
-
-
 def test_a_style_has_unit_variance_and_is_bounded() -> None:
     torch.manual_seed(0)
     network = StyleNetwork(6)
     rng = np.random.default_rng(0)
     raw = torch.from_numpy(
-        rng.standard_normal((300, 6)) @ rng.standard_normal((6, 2_304)) * 0.1 + 2.0
+        rng.standard_normal((300, 6)) @ rng.standard_normal((6, 3_260)) * 0.1 + 2.0
     ).float()
     kept = network.calibrate(raw)
     assert 0.8 < kept < 1.0  # the bound bends six dimensions into a few more
@@ -109,8 +94,8 @@ def test_a_style_has_unit_variance_and_is_bounded() -> None:
     # Blocks count alike: their squared weights add up to one each; the picture's to what they are worth.
     squares = network.bounded.weight.square()
     assert float(squares[:1_792].sum()) == pytest.approx(17.0, rel=1e-5)
-    worth = squares[1_792:].reshape(4, 128).sum(dim=1)
-    np.testing.assert_allclose(worth, PICTURE_WEIGHTS, rtol=1e-5)
+    worth = [float(part.sum()) for part in squares[1_792:].split(list(SIZES.values()))]
+    np.testing.assert_allclose(worth, [PICTURE_WEIGHTS[name] for name in SIZES], rtol=1e-5)
 
 
 def test_noise_is_added_as_far_below_as_it_says() -> None:

@@ -231,8 +231,8 @@ def test_stages_by_hand() -> None:
     assert found.overlap == {2: 0.5, 3: 0.75, 4: 1.0, 5: 1.0}
     scaled = compare(stage1, stage2, labels, 0, scales=np.array([1.0, 4.0, 1.0, 1.0, 1.0]), counts=(5,))
     assert (scaled.stage1, scaled.exhaustive, scaled.unscaled) == (3, 1, 2)
-    # With stage 1 doubled and added: 1.1, 2.0, .5, 1.0, .9, so 0 is the last of those that are kept.
-    both = compare(2.0 * stage1, stage2, labels, 0, stage1_weight=1.0, counts=(3, 5))
+    # The products are .15, .18, .03, .12, .04, so 0 is the last of those that are kept.
+    both = compare(stage1, stage2, labels, 0, stage1_share=0.5, counts=(3, 5))
     assert (both.stage1, both.stage2, both.exhaustive, both.two_stage) == (3, 2, 4, {3: 3, 5: 4})
     found = compare(stage1, stage2, labels, 0, counts=(5,))
     whole = summary([found, scaled], {"top1": 1, "top2": 2}, total=4)

@@ -51,22 +51,33 @@ def test_with_all_candidates_the_order_is_that_of_exhaustive_stage_2(
     assert len({int(patch_of[match.row]) for match in matches}) == len(matches)
 
 
-def test_stage_one_has_as_much_say_as_its_weight() -> None:
+def test_stage_one_has_as_much_say_as_its_share() -> None:
     stage2 = np.array([[0.8, 0.6], [0.6, 0.8]], np.float16)
     found = Found(np.array([0, 1]), np.array([0.9, 0.1], np.float32))
 
-    def ordered(weight: float, scales: np.ndarray | None = None) -> list[tuple[int, float]]:
+    def ordered(share: float, scales: np.ndarray | None = None) -> list[tuple[int, float]]:
         matches = two_stage.order(
             found, query=np.array([1, 0], np.float32), stage2=stage2, patch_of=np.arange(2), k=2,
-            stage1_weight=weight, scales=scales,
+            stage1_share=share, scales=scales,
         )  # fmt: skip
         return [(match.row, round(match.distance, 3)) for match in matches]
 
-    # By stage 2 they are .2 and .4 away, by stage 1 .9 and .1: as far at a weight of 1/4.
+    # By stage 2 they are .2 and .4 away, by stage 1 .9 and .1: one ratio is 2, the other 9, so at log 2 / log 18 = .24
+    # they are as far. At 1/2 it is sqrt(.18) and sqrt(.04).
     assert ordered(0.0) == [(0, 0.2), (1, 0.4)]
-    assert ordered(0.2) == [(0, 0.38), (1, 0.42)]
-    assert ordered(0.5) == [(1, 0.45), (0, 0.65)]
-    assert ordered(0.2, np.array([2.0, 1.0], np.float32)) == [(0, 0.19), (1, 0.42)]
+    assert ordered(0.2) == [(0, 0.271), (1, 0.303)]
+    assert ordered(0.5) == [(1, 0.2), (0, 0.425)]
+    assert ordered(0.2, np.array([0.5, 1.0], np.float32)) == [(1, 0.303), (0, 0.541)]
+
+
+def test_blended_distances_stay_distances() -> None:
+    equal, near, far = np.float32([0.0]), np.float32([1e-6]), np.float32([2.0])
+    assert two_stage.blended(equal, equal, 0.75)[0] == pytest.approx(0.0, abs=1e-6)
+    assert two_stage.blended(far, far, 0.75)[0] == pytest.approx(2.0, abs=1e-5)
+    # Equal by one stage alone is not equal; and how equal does not matter.
+    once, nearly = two_stage.blended(equal, far, 0.75)[0], two_stage.blended(near, far, 0.75)[0]
+    assert once == pytest.approx(0.0057, abs=1e-4)
+    assert nearly == pytest.approx(once, rel=2e-3)
 
 
 def test_each_patch_appears_once_with_its_best_render() -> None:

@@ -118,25 +118,22 @@ def evaluate_instruments(notes: Path, window: float, output: Path | None, bundle
       timbrel evaluate instruments -o reports/retrieval.json
     """
     from timbrel.evaluation import instruments
-    from timbrel.evaluation.encoders import BUNDLED, SEARCH, as_searched, baselines
+    from timbrel.evaluation.encoders import BUNDLED, SEARCH, baselines
     from timbrel.evaluation.report import protocol_part
 
     progress = Progress()
     labelled = instruments.read_notes(notes, progress)
     with open_engine(bundle) as engine:
         vectors = instruments.embed_notes(labelled, _every_encoder(engine), progress)
-        weight = engine.bundle.manifest.search.stage1_weight
-        vectors[SEARCH] = as_searched(vectors, weight)
-        figures = instruments.measure(vectors, labelled.labels, window=window)
+        share = engine.bundle.manifest.search.stage1_share
+        figures = instruments.measure(vectors, labelled.labels, window=window, stage1_share=share)
         stage1, stage2 = (vectors[name] for name in BUNDLED)
         content = {
             "command": f"timbrel evaluate instruments {notes} --window {window:g}",
             "bundle": engine.bundle.id,
             "encoder": SEARCH,
             **instruments.headline(figures[SEARCH]),
-            "stages": instruments.stages(
-                stage1, stage2, labelled.labels, window=window, stage1_weight=weight
-            ),
+            "stages": instruments.stages(stage1, stage2, labelled.labels, window=window, stage1_share=share),
             "by_encoder": figures,
         }
     beside = {name: instruments.headline(figures[name]) for name in baselines(figures)}

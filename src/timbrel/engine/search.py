@@ -149,7 +149,7 @@ class Search:
                 ordered = two_stage.order(
                     Found(found.ids[fresh], found.distances[fresh]),
                     query=stage2, stage2=bundle.stage2, patch_of=labels, k=count, scales=bundle.scales,
-                    stage1_weight=bundle.manifest.search.stage1_weight,
+                    stage1_share=bundle.manifest.search.stage1_share,
                 )  # fmt: skip
             new = [match for match in ordered if int(labels[match.row]) not in seen]
             seen |= {int(labels[match.row]) for match in new}

@@ -155,7 +155,7 @@ def _ask(engine: Engine, gallery: Gallery, query: Query) -> tuple[dict[str, int]
             distances["stage2"][among],
             bundle.patch_of[among],
             wanted,
-            stage1_weight=bundle.manifest.search.stage1_weight,
+            stage1_share=bundle.manifest.search.stage1_share,
             scales=None if bundle.scales is None else bundle.scales[among],
         )
         for way, among in (("gated", rows), ("all_pitches", np.arange(len(bundle.renders))))

@@ -1,7 +1,7 @@
 """Every encoder that can be asked here, each vector by its name: the bundle's, the baselines, and what is at hand.
 
 stage1, stage2                             the bundle's two vectors
-search                                     both as the search weighs them (``as_searched``)
+search                                     both as the search orders by them (``two_stage.blended``)
 mfcc, mel, codec                           baselines
 <published encoder>, <…>-style             its embedding, and the style of its blocks where it has any
 """
@@ -77,9 +77,3 @@ def named(encoder: str, vectors: Embedded) -> dict[str, np.ndarray]:
 def baselines(names: Iterable[str]) -> list[str]:
     """Of encoders' names, those that stand beside the bundle's own vectors."""
     return [name for name in names if name not in (*BUNDLED, SEARCH)]
-
-
-def as_searched(vectors: Mapping[str, np.ndarray], stage1_weight: float) -> np.ndarray:
-    """Both of the bundle's vectors side by side, so that cosines give the order of the search: [n, d2 + d1]."""
-    first, second = (vectors[name] for name in BUNDLED)
-    return np.concatenate([second, np.float32(stage1_weight**0.5) * first], axis=1)

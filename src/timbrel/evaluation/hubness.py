@@ -34,7 +34,7 @@ def measure(bundle: Bundle, progress: Progress = lambda what, done, total: None)
         rows = rows[patch_of[rows] != patch_of[render.row]]
         distances = exact_distances(bundle.stage2[render.row].astype(np.float32), bundle.stage2, rows)
         first = 1.0 - bundle.index.vectors(rows) @ bundle.index.vectors(np.array([render.row]))[0]
-        scaled = blended(first, distances, bundle.manifest.search.stage1_weight)
+        scaled = blended(first, distances, bundle.manifest.search.stage1_share)
         if bundle.scales is not None:
             scaled = scaled / bundle.scales[rows]
         for way, order in (("cosine", distances), ("search", scaled)):

@@ -22,7 +22,7 @@ import soxr
 
 from timbrel.encoders.frontend import clip
 from timbrel.errors import DataError
-from timbrel.evaluation.encoders import EmbedAll
+from timbrel.evaluation.encoders import BUNDLED, SEARCH, EmbedAll
 from timbrel.evaluation.stage_worth import compare, summary
 from timbrel.library.hubness import scales_of
 from timbrel.library.two_stage import blended
@@ -78,16 +78,48 @@ def instrument_hits(
     vectors = np.asarray(vectors, dtype=np.float64)
     if metric == "cosine":
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    lengths = np.square(vectors).sum(axis=1)
+    # The query's own length moves all distances alike.
+    return _hits(
+        lambda row, known: lengths[known] - 2.0 * (vectors[known] @ vectors[row]), labels, window, at
+    )
+
+
+def search_hits(
+    stage1: np.ndarray,
+    stage2: np.ndarray,
+    labels: NoteLabels,
+    *,
+    stage1_share: float,
+    window: float | None = None,
+    at: Sequence[int] = AT,
+) -> dict[str, float]:
+    """``instrument_hits`` by the order of the search (``two_stage.blended``), of ``stage1`` [n, d1] and ``stage2``
+    [n, d2]; without the scales that a library has.
+    """
+    first, second = (_unit(vectors) for vectors in (stage1, stage2))
+
+    def distances(row: int, known: np.ndarray) -> np.ndarray:
+        return blended(1.0 - first[known] @ first[row], 1.0 - second[known] @ second[row], stage1_share)
+
+    return _hits(distances, labels, window, at)
+
+
+def _hits(
+    distances: Callable[[int, np.ndarray], np.ndarray],
+    labels: NoteLabels,
+    window: float | None,
+    at: Sequence[int],
+) -> dict[str, float]:
+    """As ``instrument_hits``, by the ``distances`` from one row to others."""
     known = references(labels)
-    queries = np.setdiff1d(np.arange(len(vectors)), known)
+    queries = np.setdiff1d(np.arange(len(labels.instrument)), known)
     if window is not None:
         known = np.flatnonzero(labels.velocity == REFERENCE_VELOCITY)
-    gallery, owner = vectors[known], labels.instrument[known]
-    lengths = np.square(gallery).sum(axis=1)
+    owner = labels.instrument[known]
     ranks = np.full(len(queries), np.inf)
     for place, row in enumerate(queries):
-        # The query's own length moves all distances alike.
-        distance = lengths - 2.0 * (gallery @ vectors[row])
+        distance = distances(int(row), known)
         allowed = known != row
         if window is not None:
             allowed &= np.abs(labels.pitch[known] - labels.pitch[row]) <= window + HALF_SEMITONE
@@ -152,23 +184,34 @@ def embed_notes(
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def measure(vectors: Mapping[str, np.ndarray], labels: NoteLabels, *, window: float) -> dict[str, Any]:
-    """Figures by encoder: ``reference`` and ``gated``, each by cosine and by l2, as ``instrument_hits`` has them."""
-    return {
+def measure(
+    vectors: Mapping[str, np.ndarray], labels: NoteLabels, *, window: float, stage1_share: float = 0.0
+) -> dict[str, Any]:
+    """Figures by encoder: ``reference`` and ``gated``, each by cosine and by l2, as ``instrument_hits`` has them; and
+    by cosine those of the ``search``, whose order gives stage 1 ``stage1_share``.
+    """
+    ways = {"reference": None, "gated": window}
+    stage1, stage2 = (vectors[name] for name in BUNDLED)
+    figures: dict[str, Any] = {
         name: {
             way: {metric: instrument_hits(own, labels, metric=metric, window=gate) for metric in METRICS}
-            for way, gate in (("reference", None), ("gated", window))
+            for way, gate in ways.items()
         }
         for name, own in vectors.items()
     }
+    figures[SEARCH] = {
+        way: {"cosine": search_hits(stage1, stage2, labels, stage1_share=stage1_share, window=gate)}
+        for way, gate in ways.items()
+    }
+    return figures
 
 
 def stages(
-    stage1: np.ndarray, stage2: np.ndarray, labels: NoteLabels, *, window: float, stage1_weight: float = 0.0
+    stage1: np.ndarray, stage2: np.ndarray, labels: NoteLabels, *, window: float, stage1_share: float = 0.0
 ) -> dict[str, Any]:
     """What stage 2 is worth behind the gate (``stage_worth.summary``), on the queries of ``instrument_hits``.
 
-    ``stage1`` [n, d1], ``stage2`` [n, d2]; ``stage1_weight`` as the search has it. The notes at velocity 100 are
+    ``stage1`` [n, d1], ``stage2`` [n, d2]; ``stage1_share`` as the search has it. The notes at velocity 100 are
     the library, and have its scales.
     """
     known = np.flatnonzero(labels.velocity == REFERENCE_VELOCITY)
@@ -184,7 +227,7 @@ def stages(
         return blended(
             1.0 - first[known[others]] @ first[known[place]],
             1.0 - second[known[others]] @ second[known[place]],
-            stage1_weight,
+            stage1_share,
         )
 
     scales = scales_of(len(known), neighbours)
@@ -197,7 +240,7 @@ def stages(
                 1.0 - second[known[among]] @ second[row],
                 owner[among],
                 int(labels.instrument[row]),
-                stage1_weight=stage1_weight,
+                stage1_share=stage1_share,
                 scales=scales[among],
             )
         )

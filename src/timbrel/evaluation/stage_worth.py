@@ -60,12 +60,12 @@ def compare(
     labels: np.ndarray,
     wanted: int,
     *,
-    stage1_weight: float = 0.0,
+    stage1_share: float = 0.0,
     scales: np.ndarray | None = None,
     counts: Sequence[int] = COUNTS,
 ) -> Compared:
     """One query against the n entries that the gate leaves it: distances by both stages, labels, scales; all [n]."""
-    unscaled = blended(stage1, stage2, stage1_weight)
+    unscaled = blended(stage1, stage2, stage1_share)
     order = unscaled if scales is None else unscaled / scales
     nearest = np.argsort(stage1, kind="stable")
     best = top_labels(labels, order, TOP)

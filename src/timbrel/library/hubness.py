@@ -66,13 +66,13 @@ def library_scales(
     stage1: np.ndarray,
     stage2: np.ndarray,
     window: int,
-    stage1_weight: float = 0.0,
+    stage1_share: float = 0.0,
     progress: Progress = lambda done, total: None,
 ) -> np.ndarray:
     """The scales of a library, by searching it with each of its renders; float32 [renders].
 
     ``patch_of`` int [renders]; ``stage1`` float32 [renders, d1], ``stage2`` [renders, d2], l2-normalised; ``window``
-    is the least that searches have, ``stage1_weight`` what stage 1 is worth in their order.
+    is the least that searches have, ``stage1_share`` what stage 1 is worth in their order of 1 in all.
     """
     coverage = Coverage(renders, patch_of)
 
@@ -83,7 +83,7 @@ def library_scales(
         found = index.query(stage1[row], pitch=midi, window=width, k=PROPOSED)
         others = patch_of[found.ids] != patch_of[row]
         distances = exact_distances(stage2[row], stage2, found.ids[others])
-        return blended(found.distances[others], distances, stage1_weight)
+        return blended(found.distances[others], distances, stage1_share)
 
     return scales_of(len(renders), nearest, progress=progress)
 

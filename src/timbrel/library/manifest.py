@@ -81,14 +81,14 @@ class MapEntry:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchEntry:
     """How this library is meant to be searched: candidates of stage 1, half-width of the pitch gate, the largest
-    stage-2 distance between patches that are one sound (see ``folding``), and what stage 1 is worth in the order
-    (see ``two_stage``).
+    stage-2 distance between patches that are one sound (see ``folding``), and what stage 1 is worth in the order,
+    of 1 in all (see ``two_stage``).
     """
 
     candidates: int
     window_semitones: int
     fold_distance: float = FOLD_DISTANCE
-    stage1_weight: float = 0.0
+    stage1_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,11 @@
 """Two-stage search: cheap candidates from the index, then the exact order by style.
 
-    stage-1 vector ─► index (pitch ± window) ─► candidates ─► stage-2 cosine ─► + w · stage 1 ─► ÷ scale ─► best render
-                                                                                                         per patch
+    stage-1 vector ─► index (pitch ± window) ─► candidates ─► stage-2 cosine ─► blended with stage 1's ─► ÷ scale ─►
+                                                                                          best render of each patch
 
-Stage 2 says how alike two sounds are, stage 1 whether they are of one instrument: the right renders must be among its
-few hundred candidates, and in the order it has a say by a small weight w. The sum is measured by how near each render's
-own neighbours are (``hubness``), where the library has such scales.
+Stage 2 says how alike two sounds are, stage 1 whether they are of one instrument, however it was recorded: the right
+renders must be among its few hundred candidates, and the order is by both (``blended``). That is measured by how near
+each render's own neighbours are (``hubness``), where the library has such scales.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import numpy as np
 
 from timbrel.errors import InputError
 from timbrel.library.index import Found
+
+# Distances below it are those of equal sounds: how small they are must not decide.
+_NEAR = np.float32(1e-3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ def order(
     stage2: np.ndarray,
     patch_of: np.ndarray,
     k: int,
-    stage1_weight: float = 0.0,
+    stage1_share: float = 0.0,
     scales: np.ndarray | None = None,
 ) -> tuple[Match, ...]:
     """Order candidates by both stages and keep the best render of each patch, ``k`` patches at most.
@@ -49,7 +52,7 @@ def order(
         query: stage-2 vector of the query, float32 [d2], l2-normalised.
         stage2: stage-2 vectors of all renders, [renders, d2], l2-normalised, any float type.
         patch_of: number of each render's patch, int [renders].
-        stage1_weight: what stage 1 is worth in the order, stage 2 being worth 1.
+        stage1_share: what stage 1 is worth in the order, of 1 in all (``blended``).
         scales: what each render's distances are divided by, float32 [renders]; None: by nothing.
 
     Ties go to the smaller stage-1 distance, then to the smaller row, so equal queries give equal answers.
@@ -66,7 +69,7 @@ def order(
     if len(found.ids) == 0:
         return ()
     distances = exact_distances(query, stage2, found.ids)
-    scaled = blended(found.distances, distances, stage1_weight)
+    scaled = blended(found.distances, distances, stage1_share)
     if scales is not None:
         scaled = scaled / scales[found.ids]
     ranked = np.lexsort((found.ids, found.distances, scaled))
@@ -76,13 +79,20 @@ def order(
     )
 
 
-def blended(stage1: np.ndarray, stage2: np.ndarray, weight: float) -> np.ndarray:
-    """What the search orders by, but for scales: stage-2 distances and ``weight`` times those of stage 1.
+def blended(stage1: np.ndarray, stage2: np.ndarray, share: float) -> np.ndarray:
+    """What the search orders by, but for scales: of both distances the geometric mean with weights ``share`` and
+    1 - ``share``.
 
-    As cosine distances add up, this is the order by the cosine of both vectors side by side, stage 1's times
-    sqrt(weight).
+    So that one of them is halved counts alike wherever it stands, and neither has a unit that could outweigh the
+    other. (A weighted sum finds fewer: reports/retrieval.json, ``stages``, is of this mean; of 1,050 disturbed notes
+    of patches that the weights were chosen on, 1,037 against 1,034 behind the gate by stage 1 alone or the best sum.)
     """
-    return stage2 + np.float32(weight) * stage1
+    if share == 0.0:
+        return stage2
+    first, second = np.float32(share), np.float32(1.0 - share)
+    mean = (stage1 + _NEAR) ** first * (stage2 + _NEAR) ** second - _NEAR
+    blend: np.ndarray = np.maximum(mean, np.float32(0))
+    return blend
 
 
 def exact_distances(query: np.ndarray, stage2: np.ndarray, rows: np.ndarray | Sequence[int]) -> np.ndarray:

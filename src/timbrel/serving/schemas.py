@@ -225,8 +225,8 @@ class HitAnswer(BaseModel):
     stage1_distance: float = Field(description="Distance of the contrastive embeddings.")
     stage2_distance: float = Field(description="How unlike the two sounds are: 1 - cosine of their styles.")
     distance: float = Field(
-        description="By which hits are ordered: stage2_distance and a part of stage1_distance, together relative to "
-        "how near the render's own neighbours are."
+        description="By which hits are ordered: a weighted geometric mean of stage1_distance and stage2_distance, "
+        "relative to how near the render's own neighbours are."
     )
     x: float = Field(description="The patch's place on the timbre map.")
     y: float

@@ -74,7 +74,7 @@ def run(params: Params, root: Path, record: Record) -> None:
             candidates=params.library.candidates,
             window_semitones=params.library.window_semitones,
             fold_distance=params.library.fold_distance,
-            stage1_weight=params.library.stage1_weight,
+            stage1_share=params.library.stage1_share,
         ),
         data=data,
         documents={FILE_NAME: card},

@@ -41,7 +41,7 @@ def run(params: Params, root: Path, record: Record) -> None:
         stage1=np.load(library / "stage1.npy", allow_pickle=False),
         stage2=np.load(library / "stage2.npy", allow_pickle=False),
         window=params.library.window_semitones,
-        stage1_weight=params.library.stage1_weight,
+        stage1_share=params.library.stage1_share,
         progress=progress,
     )
     hubness.save_scales(target, scales)
