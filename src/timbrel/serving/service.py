@@ -16,6 +16,7 @@ import bentoml
 import numpy as np
 from _bentoml_sdk.io_models import IORootModel
 from bentoml.validators import ContentType
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from timbrel import audio as audio_edge
@@ -25,9 +26,10 @@ from timbrel.engine.asking import Asked, Like, Vectors
 from timbrel.engine.engine import DEFAULT_VELOCITY, Engine
 from timbrel.errors import InputError, TimbrelError, Unavailable
 from timbrel.library.bundle import Bundle
-from timbrel.serving import metrics, pages
+from timbrel.serving import access, metrics, pages
 from timbrel.serving.engines import model_source
 from timbrel.serving.exchange import ExchangeMiddleware, noting
+from timbrel.serving.guard import GuardMiddleware
 from timbrel.serving.processes import end_with_parent
 from timbrel.serving.requests import InstrumentInput, LocateInput, SearchInput, SynthesizeInput
 from timbrel.serving.schemas import LocateAnswer, SearchAnswer, SearchRequest
@@ -87,6 +89,7 @@ class TimbrelService:
     def __init__(self) -> None:
         # BentoML's supervisor starts workers in sessions of their own: killed, it would leave them with its port.
         end_with_parent()
+        access.check_start(SETTINGS)
         self._bundle = Bundle.open(SETTINGS.bundle)
         self._source = model_source(SETTINGS, self._bundle)
         self._observing = False
@@ -209,4 +212,13 @@ def _asked(audio: list[Path], request: SearchRequest) -> Asked:
 
 
 _service: Any = TimbrelService
+if SETTINGS.origins:
+    _service.add_asgi_middleware(
+        CORSMiddleware,
+        allow_origins=SETTINGS.origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type"],
+        expose_headers=["content-disposition", "retry-after"],
+    )
 _service.add_asgi_middleware(ExchangeMiddleware, max_file_bytes=SETTINGS.limits.max_bytes)
+_service.add_asgi_middleware(GuardMiddleware, settings=SETTINGS)
