@@ -58,7 +58,7 @@ def read(source: bytes | Path, *, limits: Limits | None = None) -> Audio:
     Raises AudioTooLarge for too many bytes or seconds, and AudioError for whatever else is wrong with it.
     """
     limits = limits or Limits()
-    data = _bytes_of(source, limits)
+    data = bytes_of(source, limits)
     if not data:
         raise AudioError("the audio is empty (0 bytes): send a WAV, FLAC, OGG, MP3 or AIFF file")
     try:
@@ -102,7 +102,8 @@ class _Source(io.BytesIO):
             return self.tell()
 
 
-def _bytes_of(source: bytes | Path, limits: Limits) -> bytes:
+def bytes_of(source: bytes | Path, limits: Limits) -> bytes:
+    """The recording's bytes, its size checked first. Raises AudioTooLarge, AudioError (no such file)."""
     if isinstance(source, bytes):
         size = len(source)
     else:

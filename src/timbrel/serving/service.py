@@ -26,7 +26,7 @@ from timbrel.engine.asking import Asked, Like, Vectors
 from timbrel.engine.engine import DEFAULT_VELOCITY, Engine
 from timbrel.errors import InputError, TimbrelError, Unavailable
 from timbrel.library.bundle import Bundle
-from timbrel.serving import access, metrics, pages
+from timbrel.serving import access, decoding, metrics, pages
 from timbrel.serving.engines import model_source
 from timbrel.serving.exchange import ExchangeMiddleware, noting
 from timbrel.serving.guard import GuardMiddleware
@@ -94,6 +94,7 @@ class TimbrelService:
         self._source = model_source(SETTINGS, self._bundle)
         self._observing = False
         self._engine = Engine(self._bundle, self._source.models, observe=self._observe)
+        decoding.shared.warm_up(SETTINGS.threads)
         self._warm_up()
         self._observing = True
         self._workshop = Workshop(
@@ -161,7 +162,7 @@ class TimbrelService:
         """Where on the timbre map does this recording lie?"""
 
         def work() -> LocateAnswer:
-            recording = audio_edge.read(audio, limits=SETTINGS.limits)
+            recording = decoding.read(audio, limits=SETTINGS.limits)
             return LocateAnswer.of(self._engine.locate(recording, refine=refine))
 
         with noting():
@@ -174,6 +175,7 @@ class TimbrelService:
     def _close(self) -> None:
         self._workshop.close()
         self._foundry.close()
+        decoding.shared.close()
         self._source.models.close()
 
     def _observe(self, stage: str, seconds: float) -> None:
@@ -203,7 +205,7 @@ def _asked(audio: list[Path], request: SearchRequest) -> Asked:
     recordings = []
     for number, path in enumerate(audio, start=1):
         try:
-            recordings.append(audio_edge.read(path, limits=SETTINGS.limits))
+            recordings.append(decoding.read(path, limits=SETTINGS.limits))
         except InputError as error:
             if len(audio) == 1:
                 raise
