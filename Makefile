@@ -52,8 +52,9 @@ mlflow: setup ## look at the training runs on 127.0.0.1:5000 (PORT=… for anoth
 readme: setup ## bring the generated parts of README.md up to date
 	@$(BIN)/python scripts/readme.py
 
-lock: setup ## write requirements/*.lock from the .in files and what is installed
+lock: setup ## write requirements/*.lock from the .in files and what is installed, and the hashes of serve.lock
 	@$(BIN)/python requirements/lock.py
+	@$(BIN)/python requirements/hashes.py
 
 clean: ## remove .venv, caches and build/ (not data/, bundle/ or the training runs)
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache .hypothesis src/*.egg-info

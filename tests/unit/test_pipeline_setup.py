@@ -101,6 +101,17 @@ def test_these_tests_run_on_the_locked_versions() -> None:
     assert found == held
 
 
+def test_what_faces_the_network_is_installed_by_its_hashes() -> None:
+    lines = (ROOT / "requirements/serve.hashes").read_text().splitlines()
+    entries = [line.split(" ") for line in lines if not line.startswith("#")]
+    assert dict(name.split("==") for name, *_ in entries) == locked("serve")
+    for name, *hashes in entries:
+        assert hashes, name
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes), name
+    script = (ROOT / "scripts/setup").read_text()
+    assert "--require-hashes -r requirements/serve.hashes" in script
+
+
 def test_serving_is_locked_without_training_and_without_a_gpl_engine() -> None:
     assert not set(locked("serve")) & {
         "torch",

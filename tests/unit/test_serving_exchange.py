@@ -184,3 +184,8 @@ def test_the_envelope_is_json_for_any_message() -> None:
         return Response(status_code=404)
 
     assert json.loads(_ask(page, "POST", "/search").content)["error"]["message"] == 'there is no "ü\n"'
+
+
+def test_a_path_with_a_line_break_makes_no_second_line() -> None:
+    message = _ask(_fine, "GET", "/a%0Ab%00c").json()["error"]["message"]
+    assert message == "there is nothing at /a\ufffdb\ufffdc: /docs lists what there is"

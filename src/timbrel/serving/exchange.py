@@ -173,7 +173,8 @@ class _Answer:
 
 def _from_status(status: int, scope: Scope, allow: str | None) -> Problem:
     """For what the frameworks refuse by themselves."""
-    method, path = scope["method"], scope["path"][:200]
+    method = scope["method"]
+    path = "".join(each if each.isprintable() else "\ufffd" for each in scope["path"][:200])
     if status == 404:
         code, message = NotFound.code, f"there is nothing at {path}: /docs lists what there is"
     elif status == 405:

@@ -25,12 +25,17 @@ from timbrel.serving.schemas import (
 )
 
 API_VERSION = "1.0"
+# What `timbrel.serving.guard` refuses, whatever is asked.
+_AT_THE_DOOR = (401, 421, 429)
 _SCHEMAS = "#/components/schemas/{model}"
 _ERRORS = {
     400: "The request cannot be answered as it is; the message says what to change.",
+    401: "An API key is needed here: none was sent, or one that is not known.",
     404: "There is no such patch.",
     413: "The recording is too large or too long.",
+    421: "Without API keys the service answers to localhost and to addresses, not to this host name.",
     422: "The recording does not suit the question, for example: no pitch where one is required.",
+    429: "The API key has asked more often than it may; Retry-After says when to come again.",
     500: "Something went wrong inside; the service's log tells what.",
     503: "The service is busy or a model does not answer; try again.",
     504: "The answer took too long; try again later.",
@@ -54,6 +59,8 @@ def document(bundle: Bundle) -> dict[str, Any]:
     _keep_to_the_map(schemas["SynthesizeRequest"], bundle, "a key and a length")
     _keep_to_the_map(schemas["InstrumentRequest"], bundle, "and how long each note is")
     _describe_vectors(schemas["SearchRequest"], bundle)
+    for name in ("SearchRequest", "SearchOptions"):
+        _name_what_there_is(schemas[name]["properties"], bundle)
     options, locating = schemas.pop("SearchOptions"), schemas.pop("LocateOptions")
     return {
         "openapi": "3.1.0",
@@ -64,20 +71,22 @@ def document(bundle: Bundle) -> dict[str, Any]:
             f"sound like? Bundle {bundle.id[:12]}: {len(bundle.patches)} patches.",
         },
         "servers": [{"url": "/"}],
+        # Whether a key is needed depends on where the service listens.
+        "security": [{}, {"key": []}],
         "paths": {
             "/search": {"post": _search(options, bundle)},
             "/synthesize": {"post": _synthesize()},
             "/instrument": {"post": _instrument()},
             "/locate": {"post": _locate(locating)},
-            "/patches/{patch_id}/file": {"get": _patch_file()},
-            "/patches/{patch_id}/preview": {"get": _patch_preview()},
+            "/patches/{patch_id}/file": {"get": _patch_file(bundle)},
+            "/patches/{patch_id}/preview": {"get": _patch_preview(bundle)},
             "/livez": {"get": _plain("livez", "Whether the process lives.")},
             "/readyz": {
                 "get": _plain("readyz", "Whether it can answer: 503 while a model server is away.", 503)
             },
-            "/metrics": {"get": _plain("metrics", "Metrics for Prometheus.")},
+            "/metrics": {"get": _plain("metrics", "Metrics for Prometheus.", *_AT_THE_DOOR)},
         },
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }
 
 
@@ -98,6 +107,16 @@ def _describe_vectors(schema: dict[str, Any], bundle: Bundle) -> None:
     sizes = {"stage1": bundle.index.dimension, "stage2": bundle.stage2.shape[1]}
     for name, size in sizes.items():
         schema["properties"][name] |= {"minItems": size, "maxItems": size}
+
+
+def _name_what_there_is(properties: dict[str, Any], bundle: Bundle) -> None:
+    """Families, banks and a patch of this library: any other is refused."""
+    patch = bundle.patches[0]
+    properties["like"]["example"] = patch.patch_id
+    for name in ("family", "bank"):
+        there = sorted({getattr(each, name) for each in bundle.patches})
+        properties[name]["items"] = {"type": "string", "enum": there}
+        properties[name]["example"] = [getattr(patch, name)]
 
 
 def _search(options: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
@@ -193,31 +212,38 @@ def _locate(options: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _patch_file() -> dict[str, Any]:
+def _patch_file(bundle: Bundle) -> dict[str, Any]:
     content = {"application/octet-stream": _BINARY, "application/json": {"schema": {"type": "object"}}}
     answer = {"description": "A .syx file, or the description of a soundfont's preset.", "content": content}
-    return _operation("patch_file", "The patch of a hit.", answer, (404, 500), parameters=[_PATCH_ID])
+    return _operation("patch_file", "The patch of a hit.", answer, (404, 500), parameters=[_patch_id(bundle)])
 
 
-def _patch_preview() -> dict[str, Any]:
+def _patch_preview(bundle: Bundle) -> dict[str, Any]:
     answer = {"description": "A few seconds of the patch, MP3.", "content": {"audio/mpeg": _BINARY}}
-    return _operation("patch_preview", "The sound of a hit.", answer, (404, 500), parameters=[_PATCH_ID])
+    return _operation(
+        "patch_preview", "The sound of a hit.", answer, (404, 500), parameters=[_patch_id(bundle)]
+    )
 
 
 _BINARY = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
-_PATCH_ID = {
-    "name": "patch_id",
-    "in": "path",
-    "required": True,
-    "description": "From a hit of a search.",
-    "schema": {"type": "string", "minLength": 1},
-}
+
+
+def _patch_id(bundle: Bundle) -> dict[str, Any]:
+    return {
+        "name": "patch_id",
+        "in": "path",
+        "required": True,
+        "description": "From a hit of a search.",
+        "schema": {"type": "string", "minLength": 1},
+        "example": bundle.patches[0].patch_id,
+    }
 
 
 def _operation(
     name: str, summary: str, answer: dict[str, Any], errors: tuple[int, ...], **more: Any
 ) -> dict[str, Any]:
-    responses = {"200": answer} | {str(status): _error(status) for status in errors}
+    statuses = sorted({*errors, *_AT_THE_DOOR})
+    responses = {"200": answer} | {str(status): _error(status) for status in statuses}
     return {"operationId": name, "summary": summary, "tags": ["Timbrel"], **more, "responses": responses}
 
 
