@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import http.client
 import os
+import random
 import signal
 import struct
 import termios
@@ -14,11 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import psutil
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support.bombs import flac_bomb, mp3_bomb
+from support.mutated import mutated, whole_files
 from support.recordings import wav_note
 from support.serving import Serving
 
 PATIENCE_SECONDS = 30
+FILES = whole_files()
 
 
 def _search(http: httpx.Client, audio: bytes) -> httpx.Response:
@@ -127,3 +132,19 @@ def test_the_name_of_an_upload_leads_nowhere(http: httpx.Client, serving: Servin
         assert http.post("/search", files={"audio": (name, wav_note())}).status_code == 200
     assert "timbrel-was-here" not in set(os.listdir("/tmp")) - set(before)
     assert not list(serving.state.rglob("timbrel-was-here"))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(rng=st.randoms(use_true_random=False))
+def test_no_damaged_upload_crashes_it(serving: Serving, http: httpx.Client, rng: random.Random) -> None:
+    """benchmarks/fuzz_uploads.py sends 10,000 of them."""
+    answer = _search(http, mutated(FILES, rng))
+    assert answer.status_code in (200, 400, 413), answer.text
+    if answer.status_code != 200:
+        assert answer.json()["error"]["code"] in ("unreadable_audio", "audio_too_large")
+        assert "its decoder broke down" not in answer.json()["error"]["message"]
+
+
+def test_every_file_is_whole_before_it_is_damaged(http: httpx.Client) -> None:
+    for data in FILES:
+        assert _search(http, data).status_code == 200

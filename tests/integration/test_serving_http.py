@@ -150,6 +150,12 @@ def test_search_like_a_patch(http: httpx.Client, ids: dict[str, str]) -> None:
     form = {name: (None, str(value)) for name, value in like.items()}
     assert http.post("/search", files=form).json() == found
     assert http.post("/search", params={"k": 3, "pitch": 66}, json={"like": ids["Tone 5"]}).json() == found
+    assert (
+        http.post(
+            "/search", params={"like": ids["Tone 5"]}, files={"pitch": (None, "66"), "k": (None, "3")}
+        ).json()
+        == found
+    )
 
 
 def test_search_by_vectors(http: httpx.Client) -> None:

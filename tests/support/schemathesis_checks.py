@@ -16,6 +16,7 @@ BEYOND_SCHEMA = (
     "not readable as audio",
     "a search takes one of these at a time",
     "there is nothing to search with",
+    "the field 'audio' is missing",  # nor is `like` anywhere
     "stage1 and stage2 belong together",
     "offset + k is at most",
     "a search that requires a pitch",

@@ -139,7 +139,8 @@ async def _form(
     except ClientDisconnect:
         raise InputError("the upload was cut off: send it again") from None
     uploads = [value for name, value in form.multi_items() if name == "audio"]
-    if not uploads and not ("like" in form and "like" in options.model_fields):
+    liked = "like" in options.model_fields and ("like" in form or "like" in request.query_params)
+    if not uploads and not liked:
         found = ", ".join(repr(name[:50]) for name in form) or "nothing"
         raise InputError(f"the field 'audio' is missing (the form holds {found}): {_FORM}")
     if len(uploads) > most:
