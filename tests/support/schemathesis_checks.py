@@ -2,7 +2,8 @@
 
 A request that the schema allows is to be accepted; its own check knows no exception. Ours are these: that a place lies
 within the map's circle, that bytes are a recording, and what belongs together or excludes each other. A refusal of such
-a request has to give one of these reasons; any other is a finding.
+a request has to give one of these reasons; any other is a finding. And of the 5xx it finds two allowed: those of a busy
+machine.
 """
 
 from __future__ import annotations
@@ -39,4 +40,5 @@ def errors_come_in_the_envelope(ctx, response, case):  # type: ignore[no-untyped
         assert set(error) == {"code", "message"}
         assert error["message"]
         assert "\n" not in error["message"]
-        assert response.status_code < 500, "whatever is asked, nothing goes wrong inside"
+        # 503 and 504 say that the machine is busy; tests have no say in that. Nothing goes wrong inside.
+        assert response.status_code in (503, 504) or response.status_code < 500

@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
         ({}, {}),
         ({"k": "5", "gate": "off", "pitch": "60.5"}, {"k": 5, "gate": "off", "pitch": 60.5}),
         ({"k": 100, "pitch": 0}, {"k": 100, "pitch": 0.0}),
+        ({"k": 100.0, "offset": "3.0"}, {"k": 100, "offset": 3}),
         (
             {"offset": "20", "octaves": "true", "fold": "false"},
             {"offset": 20, "octaves": True, "fold": False},

@@ -63,10 +63,10 @@ class SearchOptions(BaseModel):
         "left out. Compared by its render nearest to `pitch`, else to the middle of the pitches it sounds at.",
         json_schema_extra={"example": "dx7-9e2442ba67b3"},
     )
-    k: Annotated[int, BeforeValidator(_number_in_text)] = Field(
+    k: Annotated[int, BeforeValidator(_whole), BeforeValidator(_number_in_text)] = Field(
         10, ge=1, le=MAX_HITS, description="How many hits to return."
     )
-    offset: Annotated[int, BeforeValidator(_number_in_text)] = Field(
+    offset: Annotated[int, BeforeValidator(_whole), BeforeValidator(_number_in_text)] = Field(
         0,
         ge=0,
         le=MAX_DEPTH - 1,
