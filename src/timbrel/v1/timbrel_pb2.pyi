@@ -308,7 +308,7 @@ class ListPatchesResponse(_message.Message):
     def __init__(self, total: _Optional[int] = ..., patches: _Optional[_Iterable[_Union[Patch, _Mapping]]] = ...) -> None: ...
 
 class Patch(_message.Message):
-    __slots__ = ("patch_id", "name", "family", "bank", "engine", "x", "y")
+    __slots__ = ("patch_id", "name", "family", "bank", "engine", "x", "y", "pitches")
     PATCH_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
@@ -316,6 +316,7 @@ class Patch(_message.Message):
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     X_FIELD_NUMBER: _ClassVar[int]
     Y_FIELD_NUMBER: _ClassVar[int]
+    PITCHES_FIELD_NUMBER: _ClassVar[int]
     patch_id: str
     name: str
     family: str
@@ -323,7 +324,8 @@ class Patch(_message.Message):
     engine: str
     x: float
     y: float
-    def __init__(self, patch_id: _Optional[str] = ..., name: _Optional[str] = ..., family: _Optional[str] = ..., bank: _Optional[str] = ..., engine: _Optional[str] = ..., x: _Optional[float] = ..., y: _Optional[float] = ...) -> None: ...
+    pitches: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, patch_id: _Optional[str] = ..., name: _Optional[str] = ..., family: _Optional[str] = ..., bank: _Optional[str] = ..., engine: _Optional[str] = ..., x: _Optional[float] = ..., y: _Optional[float] = ..., pitches: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class GetPatchRequest(_message.Message):
     __slots__ = ("patch_id",)
