@@ -47,7 +47,7 @@ class Hit:
 class SearchResult:
     """Hits, nearest first. None when the gate says silent or too short: there was nothing to compare.
 
-    ``total`` hits could be had by paging (up to ``search.MAX_DEPTH``); these begin after the first ``offset``.
+    ``total`` hits could be had by paging (up to ``arguments.MAX_DEPTH``); these begin after the first ``offset``.
     """
 
     query: Query

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from timbrel.engine.asking import MAX_RECORDINGS
+from timbrel.engine.arguments import MAX_RECORDINGS
 from timbrel.library.bundle import Bundle
 from timbrel.serving.schemas import (
     ErrorAnswer,

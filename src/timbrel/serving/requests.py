@@ -20,7 +20,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from timbrel.engine.asking import MAX_RECORDINGS
+from timbrel.engine.arguments import MAX_RECORDINGS
 from timbrel.errors import InputError
 from timbrel.serving.exchange import noting
 from timbrel.serving.schemas import (

@@ -8,14 +8,16 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from timbrel.engine.engine import (
+from timbrel.engine.arguments import (
+    DEFAULT_SECONDS,
     DEFAULT_VELOCITY,
     HIGHEST_VELOCITY,
     LONGEST_SECONDS,
+    MAX_DEPTH,
+    MAX_HITS,
     SHORTEST_SECONDS,
 )
 from timbrel.engine.results import Hit, Location, Neighbour, Query, SearchResult
-from timbrel.engine.search import MAX_DEPTH, MAX_HITS
 from timbrel.pitch.gate import Decision
 
 Gate = Literal["auto", "require", "off"]
@@ -154,7 +156,9 @@ class SynthesizeRequest(BaseModel):
         description="How hard the key is struck: it changes the timbre, and up to 100 the level, by 40 log10(velocity "
         "/ 100) dB, as General MIDI recommends; 100 and above peak at -1 dBFS.",
     )
-    seconds: float = Field(4.0, ge=SHORTEST_SECONDS, le=LONGEST_SECONDS, description="Length of the note.")
+    seconds: float = Field(
+        DEFAULT_SECONDS, ge=SHORTEST_SECONDS, le=LONGEST_SECONDS, description="Length of the note."
+    )
 
 
 class InstrumentRequest(BaseModel):
@@ -169,7 +173,9 @@ class InstrumentRequest(BaseModel):
 
     x: float = Field(description="Place on the map, left to right.")
     y: float = Field(description="Place on the map, bottom to top.")
-    seconds: float = Field(4.0, ge=SHORTEST_SECONDS, le=LONGEST_SECONDS, description="Length of each note.")
+    seconds: float = Field(
+        DEFAULT_SECONDS, ge=SHORTEST_SECONDS, le=LONGEST_SECONDS, description="Length of each note."
+    )
 
 
 class GateAnswer(BaseModel):

@@ -21,8 +21,9 @@ from starlette.responses import Response
 from timbrel import audio as audio_edge
 from timbrel import settings as environment
 from timbrel.engine import sfz
+from timbrel.engine.arguments import DEFAULT_SECONDS, DEFAULT_VELOCITY
 from timbrel.engine.asking import Asked, Like, Vectors
-from timbrel.engine.engine import DEFAULT_VELOCITY, Engine
+from timbrel.engine.engine import Engine
 from timbrel.errors import InputError, TimbrelError, Unavailable
 from timbrel.library.bundle import Bundle
 from timbrel.serving import metrics, pages
@@ -128,7 +129,12 @@ class TimbrelService:
 
     @bentoml.api(route="/synthesize", input_spec=SynthesizeInput, output_spec=Wav)
     async def synthesize(
-        self, x: float, y: float, pitch: int, velocity: int = DEFAULT_VELOCITY, seconds: float = 4.0
+        self,
+        x: float,
+        y: float,
+        pitch: int,
+        velocity: int = DEFAULT_VELOCITY,
+        seconds: float = DEFAULT_SECONDS,
     ) -> Response:
         """What does this place of the timbre map sound like?"""
 
@@ -140,7 +146,7 @@ class TimbrelService:
             return Response(await self._workshop.run(work), media_type="audio/wav")
 
     @bentoml.api(route="/instrument", input_spec=InstrumentInput, output_spec=Zip)
-    async def instrument(self, x: float, y: float, seconds: float = 4.0) -> Response:
+    async def instrument(self, x: float, y: float, seconds: float = DEFAULT_SECONDS) -> Response:
         """This place of the timbre map as an instrument for a sampler."""
 
         def work() -> tuple[str, bytes]:
