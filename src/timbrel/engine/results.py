@@ -86,3 +86,59 @@ class Instrument:
     x: float
     y: float
     notes: tuple[tuple[int, Audio], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchInfo:
+    """One patch of the library. ``engine`` plays it: "dx7" or "soundfont"; ``x``, ``y``: its place on the map."""
+
+    patch_id: str
+    name: str
+    family: str
+    bank: str
+    engine: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchPage:
+    """A part of the library in its own order: ``total`` patches pass the filters, these come after ``offset``."""
+
+    patches: tuple[PatchInfo, ...]
+    total: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapLimits:
+    """Where the map ends (x² + y² ≤ radius²), and the MIDI keys and velocities that its generator has learnt."""
+
+    radius: float
+    pitch_low: int
+    pitch_high: int
+    velocity_low: int
+    velocity_high: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """What answers: Timbrel's version, the bundle by its content hash, and what may be asked of it.
+
+    ``sample_rate``, in Hz, is that of synthesised notes; ``stage1_dimension`` and ``stage2_dimension`` are the sizes
+    of the vectors that a search takes.
+    """
+
+    version: str
+    bundle_id: str
+    patches: int
+    renders: int
+    families: tuple[str, ...]
+    banks: tuple[str, ...]
+    map: MapLimits
+    sample_rate: int
+    stage1_dimension: int
+    stage2_dimension: int
+    max_recordings: int
+    max_upload_bytes: int
+    max_seconds: float

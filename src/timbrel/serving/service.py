@@ -24,7 +24,7 @@ from timbrel.engine import sfz
 from timbrel.engine.arguments import DEFAULT_SECONDS, DEFAULT_VELOCITY
 from timbrel.engine.asking import Asked, Like, Vectors
 from timbrel.engine.engine import Engine
-from timbrel.errors import InputError, TimbrelError, Unavailable
+from timbrel.errors import TimbrelError, Unavailable
 from timbrel.library.bundle import Bundle
 from timbrel.serving import metrics, pages
 from timbrel.serving.engines import model_source
@@ -74,7 +74,7 @@ def _served_bundle() -> Bundle:
     return _Served.bundle
 
 
-@bentoml.asgi_app(pages.application(_served_bundle), path="/", name="pages")
+@bentoml.asgi_app(pages.application(_served_bundle, SETTINGS.limits), path="/", name="pages")
 @bentoml.service(
     name="timbrel",
     workers=SETTINGS.workers,
@@ -198,20 +198,12 @@ class TimbrelService:
 
 
 def _asked(audio: list[Path], request: SearchRequest) -> Asked:
-    """What a request searches with; a recording that cannot be read is named by its number."""
+    """What a request searches with."""
     if request.like is not None:
         return Like(request.like)
     if request.stage1 is not None and request.stage2 is not None:
         return Vectors(np.array(request.stage1), np.array(request.stage2))
-    recordings = []
-    for number, path in enumerate(audio, start=1):
-        try:
-            recordings.append(audio_edge.read(path, limits=SETTINGS.limits))
-        except InputError as error:
-            if len(audio) == 1:
-                raise
-            raise type(error)(f"recording {number}: {error.message}") from None
-    return recordings
+    return audio_edge.read_all(audio, limits=SETTINGS.limits)
 
 
 _service: Any = TimbrelService
