@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from timbrel.audio import SAMPLE_RATE, Limits
-from timbrel.engine.arguments import DEFAULT_PAGE, MAX_PAGE, MAX_RECORDINGS, whole
+from timbrel.audio import Limits
+from timbrel.engine.arguments import DEFAULT_PAGE, MAX_PAGE, whole
 from timbrel.engine.results import MapLimits, PatchInfo, PatchPage, ServerInfo
 from timbrel.library.bundle import Bundle
 from timbrel.library.filters import Names
@@ -57,6 +57,7 @@ def info(bundle: Bundle, limits: Limits) -> ServerInfo:
     return ServerInfo(
         version=_version(),
         bundle_id=bundle.id,
+        bundle_revision=bundle.manifest.provenance.git_revision,
         patches=len(bundle.patches),
         renders=len(bundle.renders),
         families=tuple(sorted({each.family for each in bundle.patches})),
@@ -68,10 +69,8 @@ def info(bundle: Bundle, limits: Limits) -> ServerInfo:
             velocity_low=known.velocity_low,
             velocity_high=known.velocity_high,
         ),
-        sample_rate=SAMPLE_RATE,
         stage1_dimension=bundle.index.dimension,
         stage2_dimension=int(bundle.stage2.shape[1]),
-        max_recordings=MAX_RECORDINGS,
         max_upload_bytes=limits.max_bytes,
         max_seconds=limits.max_seconds,
     )

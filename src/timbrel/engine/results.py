@@ -125,20 +125,19 @@ class MapLimits:
 class ServerInfo:
     """What answers: Timbrel's version, the bundle by its content hash, and what may be asked of it.
 
-    ``sample_rate``, in Hz, is that of synthesised notes; ``stage1_dimension`` and ``stage2_dimension`` are the sizes
-    of the vectors that a search takes.
+    ``bundle_revision``: the Git revision that built it. ``stage1_dimension`` and ``stage2_dimension``: sizes of the
+    vectors that a search takes. ``max_upload_bytes``: of all recordings of one question; ``max_seconds``: of each.
     """
 
     version: str
     bundle_id: str
+    bundle_revision: str
     patches: int
     renders: int
     families: tuple[str, ...]
     banks: tuple[str, ...]
     map: MapLimits
-    sample_rate: int
     stage1_dimension: int
     stage2_dimension: int
-    max_recordings: int
     max_upload_bytes: int
     max_seconds: float

@@ -407,16 +407,15 @@ class InfoAnswer(BaseModel):
 
     version: str = Field(description="Timbrel's version.")
     bundle_id: str = Field(description="Content hash of the bundle that is served, 64 hex digits.")
+    bundle_revision: str = Field(description="Git revision that built it.")
     patches: int
     renders: int
     families: list[str]
     banks: list[str]
     map: MapAnswer
-    sample_rate: int = Field(description="Of synthesised notes, in Hz.")
     stage1_dimension: int = Field(description="Numbers in the stage-1 vector that a search takes.")
     stage2_dimension: int = Field(description="Numbers in its stage-2 vector.")
-    max_recordings: int = Field(description="Recordings of one sound in a search, at most.")
-    max_upload_bytes: int = Field(description="Largest recording.")
+    max_upload_bytes: int = Field(description="Of all recordings of one request.")
     max_seconds: float = Field(description="Longest recording, in seconds.")
 
     @classmethod
