@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -32,7 +31,6 @@ from timbrel.engine.results import (
 from timbrel.errors import NotFound, ProtocolError, TimbrelError, Unavailable, error_of
 from timbrel.pitch.gate import Decision, GateDecision
 
-_NONE: Mapping[str, Any] = MappingProxyType({})
 _JSON = "application/json"
 
 
@@ -42,7 +40,7 @@ class Question:
 
     method: str
     path: str
-    query: Mapping[str, Any] = field(default=_NONE)
+    query: Mapping[str, Any] | None = None
     json: Mapping[str, Any] | None = None
     fields: Mapping[str, Any] | None = None
     audio: tuple[bytes, ...] = ()
@@ -138,7 +136,7 @@ def _search(call: calls.Search) -> Question:
     return _post("/search", fields=options | words, audio=call.recordings)
 
 
-def _get(path: str, query: Mapping[str, Any] = _NONE) -> Question:
+def _get(path: str, query: Mapping[str, Any] | None = None) -> Question:
     return Question(method="GET", path=path, query=query)
 
 
