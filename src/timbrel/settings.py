@@ -3,6 +3,9 @@
     variable                     default          meaning
     TIMBREL_HOST                 127.0.0.1        address the HTTP service listens on (an IP address)
     TIMBREL_HTTP_PORT            3000             port of the HTTP service
+    TIMBREL_GRPC                 true             whether the gRPC service (timbrel.v1) is opened as well
+    TIMBREL_GRPC_HOST            127.0.0.1        address it listens on (an IP address)
+    TIMBREL_GRPC_PORT            3001             its port, one for all workers
     TIMBREL_ENGINE               auto             triton | inprocess | auto (Triton where its wheel can run)
     TIMBREL_TRITON_URL           (empty)          host:port (gRPC) of a Triton that already runs; none is started then
     TIMBREL_TRITON_HTTP_PORT     8000             ports of the Triton that `timbrel serve` starts, on loopback
@@ -53,6 +56,9 @@ class Settings(BaseModel):
 
     host: str = "127.0.0.1"
     http_port: int = Field(3000, ge=1, le=65535)
+    grpc: bool = True
+    grpc_host: str = "127.0.0.1"
+    grpc_port: int = Field(3001, ge=1, le=65535)
     engine: EngineKind = EngineKind.AUTO
     triton_url: str = ""
     triton_http_port: int = Field(8000, ge=1, le=65535)
@@ -69,10 +75,10 @@ class Settings(BaseModel):
     max_upload_mib: float = Field(64.0, gt=0, le=1024)
     max_seconds: float = Field(60.0, gt=0, le=3600)
 
-    @field_validator("host")
+    @field_validator("host", "grpc_host")
     @classmethod
     def _is_address(cls, host: str) -> str:
-        # BentoML listens on addresses, not on names.
+        # Servers listen on addresses, not on names.
         ipaddress.ip_address(host)
         return host
 
@@ -92,7 +98,8 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _ports_differ(self) -> Settings:
         taken: dict[int, str] = {}
-        for name in ("http_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port"):
+        names = ["http_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port"]
+        for name in [*names, *(["grpc_port"] if self.grpc else [])]:
             port = getattr(self, name)
             if port in taken:
                 raise ValueError(f"{variable(taken[port])} and {variable(name)} are both {port}")
@@ -107,8 +114,16 @@ class Settings(BaseModel):
     @property
     def url(self) -> str:
         """Where the HTTP service answers."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.http_port}"
+        return f"http://{_bracketed(self.host)}:{self.http_port}"
+
+    @property
+    def grpc_target(self) -> str:
+        """Where the gRPC service answers: host:port."""
+        return f"{_bracketed(self.grpc_host)}:{self.grpc_port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def variable(field: str) -> str:
