@@ -238,7 +238,9 @@ def _page(answer: Answer) -> PatchPage:
 
 def _patch(told: Mapping[str, Any]) -> PatchInfo:
     return PatchInfo(
-        **_texts(told, "patch_id", "name", "family", "bank", "engine"), **_numbers(told, "x", "y")
+        **_texts(told, "patch_id", "name", "family", "bank", "engine"),
+        **_numbers(told, "x", "y"),
+        pitches=tuple(map(float, told["pitches"])),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
@@ -40,7 +41,7 @@ def page(
     numbers = np.flatnonzero(passing)
     chosen = numbers[offset : offset + limit].tolist()
     return PatchPage(
-        patches=tuple(_described(bundle.patches[number]) for number in chosen),
+        patches=tuple(_described(bundle, bundle.patches[number]) for number in chosen),
         total=len(numbers),
         offset=offset,
     )
@@ -48,7 +49,7 @@ def page(
 
 def patch(bundle: Bundle, patch_id: str) -> PatchInfo:
     """What is known of one patch. Raises NotFound."""
-    return _described(bundle.patch(patch_id))
+    return _described(bundle, bundle.patch(patch_id))
 
 
 def info(bundle: Bundle, limits: Limits) -> ServerInfo:
@@ -76,7 +77,8 @@ def info(bundle: Bundle, limits: Limits) -> ServerInfo:
     )
 
 
-def _described(patch: Patch) -> PatchInfo:
+def _described(bundle: Bundle, patch: Patch) -> PatchInfo:
+    sounding = (bundle.renders[row].f0_midi for row in bundle.rows_of(patch.patch_id))
     return PatchInfo(
         patch_id=patch.patch_id,
         name=patch.name,
@@ -85,6 +87,7 @@ def _described(patch: Patch) -> PatchInfo:
         engine=patch.engine,
         x=patch.x,
         y=patch.y,
+        pitches=tuple(sorted(round(pitch, 2) for pitch in sounding if not math.isnan(pitch))),
     )
 
 

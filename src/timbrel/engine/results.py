@@ -90,7 +90,10 @@ class Instrument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchInfo:
-    """One patch of the library. ``engine`` plays it: "dx7" or "soundfont"; ``x``, ``y``: its place on the map."""
+    """One patch of the library. ``engine`` plays it: "dx7" or "soundfont"; ``x``, ``y``: its place on the map.
+
+    ``pitches``: MIDI, at which the library has a render of it, rising; none for a patch without a pitch.
+    """
 
     patch_id: str
     name: str
@@ -99,6 +102,7 @@ class PatchInfo:
     engine: str
     x: float
     y: float
+    pitches: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

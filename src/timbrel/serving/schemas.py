@@ -371,6 +371,7 @@ class PatchAnswer(BaseModel):
     engine: Literal["dx7", "soundfont"] = Field(description="What plays it.")
     x: float = Field(description="The patch's place on the timbre map.")
     y: float
+    pitches: list[float] = Field(description="MIDI pitches at which the library has a render of it.")
     links: Links
 
     @classmethod
