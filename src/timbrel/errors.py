@@ -89,11 +89,15 @@ class ProtocolError(TimbrelError):
 def error_of(code: str, message: str, http_status: int) -> TimbrelError:
     """The error that a service sent: of the class with this code, else of the nearest one for the status.
 
-    Its ``code`` and ``http_status`` are the service's, also where a newer service has codes of its own.
+    A newer service's own codes are kept, though no class has them.
     """
-    kind = _by_code(TimbrelError).get(code) or _by_status(http_status)
-    error = kind(message)
-    error.code, error.http_status = code, http_status
+    known = _by_code(TimbrelError).get(code)
+    kind = known or _by_status(http_status)
+    # A class may want to be told more at its making than what a service tells of it.
+    error = kind.__new__(kind, message)
+    TimbrelError.__init__(error, message)
+    if known is None:
+        error.code, error.http_status = code, http_status
     return error
 
 

@@ -1,6 +1,6 @@
 """The Python client: one interface over a bundle in this process and over a service.
 
-Client, AsyncClient ─► calls (checked arguments) ─► transport: local │ http ─► the same result classes
+Client, AsyncClient ─► calls (checked arguments) ─► transport: local │ http │ grpc ─► the same result classes
 """
 
 from timbrel.client.async_client import AsyncClient

@@ -7,7 +7,6 @@ is a pure read: asking twice does no harm.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypedDict, TypeVar
@@ -38,6 +37,8 @@ Result = TypeVar("Result", covariant=True)
 
 _LONGEST_NAME = 200
 _MOST_NAMES = 100
+# No encoder's vector is nearly as long.
+_LONGEST_VECTOR = 8192
 _FARTHEST = 10**9
 
 
@@ -247,6 +248,10 @@ def _vector(name: str, values: ArrayLike) -> np.ndarray:
         raise InputError(f"{name} is a vector of numbers: take it from `timbrel embed`") from None
     if vector.ndim != 1:
         raise InputError(f"{name} is one vector [d], not an array {list(vector.shape)}: take one row of it")
-    if not all(map(math.isfinite, vector)):
+    if not 1 <= len(vector) <= _LONGEST_VECTOR:
+        raise InputError(
+            f"{name} has {len(vector)} numbers, not 1 to {_LONGEST_VECTOR}: take it from `timbrel embed`"
+        )
+    if not np.isfinite(vector).all():
         raise InputError(f"{name} is no direction: every value must be finite, and one of them other than 0")
     return vector

@@ -26,6 +26,7 @@ class Client:
     """Timbrel's operations, asked of a service or computed here; the same calls, the same answers.
 
         Client("http://127.0.0.1:3000")     a service over HTTP
+        Client("grpc://127.0.0.1:3001")     the same over gRPC (grpcs:// with TLS)
         Client(bundle="bundle")             no service: the bundle's models run in this process
 
     A client may be shared between threads. Close it when done, or use it in a ``with`` statement. Every method raises

@@ -10,6 +10,7 @@ from timbrel.client.transport import AsyncTransport, Transport
 from timbrel.errors import ConfigurationError
 
 _HTTP = ("http", "https")
+_GRPC = ("grpc", "grpcs")
 Bundle = str | os.PathLike[str] | None
 
 
@@ -24,6 +25,10 @@ def transport(
 
         return LocalTransport.open(bundle)
     url = _checked(address)
+    if url.startswith(_GRPC):
+        from timbrel.client.grpc import GrpcTransport
+
+        return GrpcTransport(url, timeouts, retries, _headers(api_key))
     from timbrel.client.http import HttpTransport
 
     return HttpTransport(url, timeouts, retries, _headers(api_key))
@@ -40,6 +45,10 @@ def async_transport(
 
         return AsyncLocalTransport(LocalTransport.open(bundle))
     url = _checked(address)
+    if url.startswith(_GRPC):
+        from timbrel.client.grpc import AsyncGrpcTransport
+
+        return AsyncGrpcTransport(url, timeouts, retries, _headers(api_key))
     from timbrel.client.http import AsyncHttpTransport
 
     return AsyncHttpTransport(url, timeouts, retries, _headers(api_key))
@@ -53,13 +62,15 @@ def _only(address: str | None) -> None:
 def _checked(address: str | None) -> str:
     """The address, if it is one. Raises ConfigurationError."""
     wanted = (
-        'name a service, such as Client("http://127.0.0.1:3000"), or a folder, as Client(bundle="bundle")'
+        'name a service, such as Client("http://127.0.0.1:3000") or Client("grpc://127.0.0.1:3001"), or a folder, '
+        'as Client(bundle="bundle")'
     )
     if address is None:
         raise ConfigurationError(wanted)
     try:
         parts = urlsplit(address)
-        known = parts.scheme in _HTTP and bool(parts.hostname) and parts.port != 0
+        known = bool(parts.hostname) and parts.port != 0
+        known &= parts.scheme in _HTTP or (parts.scheme in _GRPC and bool(parts.port) and not parts.path)
     except (ValueError, AttributeError, TypeError):
         known = False
     if not known or parts.query or parts.fragment:
@@ -68,7 +79,7 @@ def _checked(address: str | None) -> str:
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
-    headers = {"user-agent": "timbrel-client"}
+    headers = {}
     if api_key is not None:
         if not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
             raise ConfigurationError("the API key holds characters that no key has: copy it again")

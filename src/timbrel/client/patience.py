@@ -63,9 +63,14 @@ class Patience:
         self._wait = _FIRST_WAIT
 
     @property
+    def left(self) -> float:
+        """Seconds that the call has left; 0 or less when its time is over."""
+        return self._end - time.monotonic()
+
+    @property
     def remaining(self) -> float:
         """Seconds that the call has left. Raises DeadlineExceeded when there are none."""
-        left = self._end - time.monotonic()
+        left = self.left
         if left <= 0:
             raise self.over()
         return left
@@ -89,8 +94,7 @@ class Patience:
         # Full jitter (clients that were refused together do not come back together), but never before they may.
         wait = asked + random.uniform(0, max(self._wait, asked / 4))
         self._wait = min(2 * self._wait, _LONGEST_WAIT)
-        left = self._end - time.monotonic()
-        if self._retries == 0 or asked > _LONGEST_RETRY_AFTER or wait >= left:
+        if self._retries == 0 or asked > _LONGEST_RETRY_AFTER or wait >= self.left:
             raise refused.error from None
         self._retries -= 1
         return wait

@@ -200,8 +200,9 @@ def _location(answer: Answer) -> Location:
     return Location(**_numbers(told, "x", "y"), query=_query(told["query"]), nearest=nearest)
 
 
-def _note(answer: Answer) -> Audio:
-    samples, sample_rate = soundfile.read(io.BytesIO(answer.body), dtype="float32")
+def note(wav: bytes) -> Audio:
+    """A note as it was sent. Raises ValueError, or soundfile's RuntimeError, for what is none."""
+    samples, sample_rate = soundfile.read(io.BytesIO(wav), dtype="float32")
     if samples.ndim != 1:
         raise ValueError("a note has one channel")
     return Audio(np.ascontiguousarray(samples), int(sample_rate))
@@ -222,7 +223,12 @@ def _filename(answer: Answer) -> str:
     name = unquote(found[1]) if found else ""
     if not found and (plain := re.search(r'filename="([^"]+)"', disposition)):
         name = plain[1]
-    if not name or name in (".", "..") or re.search(r"[/\\\x00]", name):
+    return bare_name(name)
+
+
+def bare_name(name: str) -> str:
+    """A file's name, if it is no more than that. Raises ValueError."""
+    if name in ("", ".", "..") or re.search(r"[/\\\x00]", name):
         raise ValueError("the file has no usable name")
     return name
 
@@ -278,7 +284,7 @@ def _wholes(told: Mapping[str, Any], *names: str) -> dict[str, Any]:
 _READERS: dict[type[Call[Any]], tuple[tuple[str, ...], Callable[[Answer], Any]]] = {
     calls.Search: ((_JSON,), _search_result),
     calls.Locate: ((_JSON,), _location),
-    calls.Synthesize: (("audio/wav",), _note),
+    calls.Synthesize: (("audio/wav",), lambda answer: note(answer.body)),
     calls.ExportInstrument: (("application/zip",), _instrument),
     calls.ListPatches: ((_JSON,), _page),
     calls.GetPatch: ((_JSON,), lambda answer: _patch(json.loads(answer.body))),

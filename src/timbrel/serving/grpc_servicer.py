@@ -162,7 +162,9 @@ class TimbrelServicer(pb_grpc.TimbrelServicer):
                 offset=request.offset,
                 limit=request.limit if request.HasField("limit") else DEFAULT_PAGE,
             )
-            return pb.ListPatchesResponse(total=page.total, patches=map(messages.patch, page.patches))
+            return pb.ListPatchesResponse(
+                total=page.total, offset=page.offset, patches=map(messages.patch, page.patches)
+            )
 
     async def GetPatch(self, request: pb.GetPatchRequest, context: Any) -> pb.Patch:
         async with self._exchanges.answering(context, "patch"):

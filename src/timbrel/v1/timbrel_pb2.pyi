@@ -304,12 +304,14 @@ class ListPatchesRequest(_message.Message):
     def __init__(self, families: _Optional[_Iterable[str]] = ..., banks: _Optional[_Iterable[str]] = ..., offset: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class ListPatchesResponse(_message.Message):
-    __slots__ = ("total", "patches")
+    __slots__ = ("total", "patches", "offset")
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     PATCHES_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
     total: int
     patches: _containers.RepeatedCompositeFieldContainer[Patch]
-    def __init__(self, total: _Optional[int] = ..., patches: _Optional[_Iterable[_Union[Patch, _Mapping]]] = ...) -> None: ...
+    offset: int
+    def __init__(self, total: _Optional[int] = ..., patches: _Optional[_Iterable[_Union[Patch, _Mapping]]] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class Patch(_message.Message):
     __slots__ = ("patch_id", "name", "family", "bank", "engine", "x", "y", "pitches")
