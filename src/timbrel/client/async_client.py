@@ -43,17 +43,17 @@ class AsyncClient:
     async def search(self, audio: Sound | Sequence[Sound], **options: Unpack[SearchOptions]) -> SearchResult:
         """See ``Client.search``."""
         recordings = await asyncio.to_thread(sounds.recordings, audio)
-        return await self._transport.answer(calls.search(recordings=recordings, **options))
+        return await self._transport.answer(calls.search(recordings, **options))
 
     async def search_like(self, patch_id: str, **options: Unpack[SearchOptions]) -> SearchResult:
         """See ``Client.search_like``."""
-        return await self._transport.answer(calls.search(like=patch_id, **options))
+        return await self._transport.answer(calls.search_like(patch_id, **options))
 
     async def search_vectors(
         self, stage1: ArrayLike, stage2: ArrayLike, **options: Unpack[SearchOptions]
     ) -> SearchResult:
         """See ``Client.search_vectors``."""
-        return await self._transport.answer(calls.search(vectors=(stage1, stage2), **options))
+        return await self._transport.answer(calls.search_vectors(stage1, stage2, **options))
 
     async def locate(self, audio: Sound, *, refine: bool = True) -> Location:
         """See ``Client.locate``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypedDict, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -126,11 +126,20 @@ class GetInfo(Call[ServerInfo]):
     pass
 
 
-def search(
+def search(recordings: tuple[bytes, ...], **options: Unpack[SearchOptions]) -> Search:
+    return Search(recordings=recordings, **_how(**options))
+
+
+def search_like(patch_id: str, **options: Unpack[SearchOptions]) -> Search:
+    return Search(like=_patch_id(patch_id), **_how(**options))
+
+
+def search_vectors(stage1: ArrayLike, stage2: ArrayLike, **options: Unpack[SearchOptions]) -> Search:
+    return Search(vectors=(_vector("stage1", stage1), _vector("stage2", stage2)), **_how(**options))
+
+
+def _how(
     *,
-    recordings: tuple[bytes, ...] = (),
-    like: str | None = None,
-    vectors: tuple[ArrayLike, ArrayLike] | None = None,
     k: int = 10,
     offset: int = 0,
     gate: str = gates.Mode.AUTO,
@@ -140,24 +149,17 @@ def search(
     banks: Sequence[str] = (),
     min_confidence: float = 0.0,
     fold: bool = True,
-) -> Search:
-    """A search by the one thing that is given. Raises InputError for a value that no service takes."""
-    families, banks = _names("families", families), _names("banks", banks)
-    if len(families) + len(banks) > _MOST_NAMES:
-        raise InputError(f"a search names at most {_MOST_NAMES} families and banks: name fewer")
-    confidence = number("min_confidence", min_confidence, 0, 1, "a confidence")
-    filters = Filters(families=families, banks=banks, min_confidence=confidence)
+) -> dict[str, Any]:
+    """What all searches have in common. Raises InputError for a value that no service takes."""
+    filters = Filters(
+        **_shelves(families, banks),
+        min_confidence=number("min_confidence", min_confidence, 0, 1, "a confidence"),
+    )
     terms = Terms(
         k=k, offset=offset, octaves=_truth("octaves", octaves), filters=filters, fold=_truth("fold", fold)
     )
-    return Search(
-        recordings=recordings,
-        like=None if like is None else _patch_id(like),
-        vectors=None if vectors is None else (_vector("stage1", vectors[0]), _vector("stage2", vectors[1])),
-        terms=terms,
-        gate=gates.parse(gate),
-        pitch=None if pitch is None else number("pitch", pitch, 0, 127, "a MIDI number"),
-    )
+    pitch = None if pitch is None else number("pitch", pitch, 0, 127, "a MIDI number")
+    return {"terms": terms, "gate": gates.parse(gate), "pitch": pitch}
 
 
 def locate(*, recording: bytes, refine: bool) -> Locate:
@@ -183,12 +185,8 @@ def export_instrument(*, x: float, y: float, seconds: float = DEFAULT_SECONDS) -
 def list_patches(
     *, families: Sequence[str] = (), banks: Sequence[str] = (), offset: int = 0, limit: int = DEFAULT_PAGE
 ) -> ListPatches:
-    families, banks = _names("families", families), _names("banks", banks)
-    if len(families) + len(banks) > _MOST_NAMES:
-        raise InputError(f"a page is of at most {_MOST_NAMES} families and banks: name fewer")
     return ListPatches(
-        families=families,
-        banks=banks,
+        **_shelves(families, banks),
         offset=whole("offset", offset, 0, _FARTHEST),
         limit=whole("limit", limit, 1, MAX_PAGE),
     )
@@ -235,10 +233,17 @@ def _patch_id(value: str) -> str:
     return _text("a patch_id", value)
 
 
-def _names(what: str, values: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(values, str):
-        raise InputError(f"{what} is a list of names: write [{values[:50]!r}]")
+def _names(what: str, values: object) -> tuple[str, ...]:
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise InputError(f"{what} is a list of names, not {str(values)[:50]!r}")
     return tuple(_text(f"a name in {what}", value) for value in values)
+
+
+def _shelves(families: Sequence[str], banks: Sequence[str]) -> dict[str, Any]:
+    named = {"families": _names("families", families), "banks": _names("banks", banks)}
+    if sum(map(len, named.values())) > _MOST_NAMES:
+        raise InputError(f"at most {_MOST_NAMES} families and banks can be named: name fewer")
+    return named
 
 
 def _vector(name: str, values: ArrayLike) -> np.ndarray:

@@ -77,13 +77,13 @@ class Client:
             InputError: a value out of range; AudioError or AudioTooLarge for a recording that cannot be read.
             UnsuitableQuery: the gate refuses.
         """
-        return self._transport.answer(calls.search(recordings=sounds.recordings(audio), **options))
+        return self._transport.answer(calls.search(sounds.recordings(audio), **options))
 
     def search_like(self, patch_id: str, **options: Unpack[SearchOptions]) -> SearchResult:
         """The other patches that sound like this one; options as in ``search``, ``pitch`` chooses the render to
         compare by. Raises NotFound, and what ``search`` raises.
         """
-        return self._transport.answer(calls.search(like=patch_id, **options))
+        return self._transport.answer(calls.search_like(patch_id, **options))
 
     def search_vectors(
         self, stage1: ArrayLike, stage2: ArrayLike, **options: Unpack[SearchOptions]
@@ -91,7 +91,7 @@ class Client:
         """The patches nearest to vectors [d1] and [d2] of this bundle's encoder, which ``timbrel embed`` gives; options
         and errors as in ``search``. Vectors have no pitch of their own: name it.
         """
-        return self._transport.answer(calls.search(vectors=(stage1, stage2), **options))
+        return self._transport.answer(calls.search_vectors(stage1, stage2, **options))
 
     def locate(self, audio: Sound, *, refine: bool = True) -> Location:
         """Where on the timbre map a recording lies; ``refine`` looks around for the place that sounds most like it.
