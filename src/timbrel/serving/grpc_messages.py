@@ -5,15 +5,14 @@ Requests become the models that check HTTP's, so that both ways have the same li
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
-from timbrel.engine.results import Hit, Location, Query, SearchResult
+from timbrel.engine import catalogue
+from timbrel.engine.results import Hit, Location, PatchInfo, Query, SearchResult
 from timbrel.errors import InputError
 from timbrel.library.bundle import Bundle
-from timbrel.library.tables import Patch
-from timbrel.serving.openapi import API_VERSION
 from timbrel.serving.requests import check
 from timbrel.serving.schemas import InstrumentRequest, LocateOptions, SearchRequest, SynthesizeRequest
 from timbrel.settings import Settings
@@ -99,8 +98,13 @@ def _query(query: Query) -> pb.Query:
     return pb.Query(
         f0_hz=query.f0_hz,
         midi=query.midi,
-        confidence=min(max(query.confidence, 0.0), 1.0),
-        gate=pb.GateDecision(decision=query.gate.decision.value, reason=query.gate.reason),
+        confidence=_share(query.confidence),
+        gate=pb.GateDecision(
+            decision=query.gate.decision.value,
+            reason=query.gate.reason,
+            midi=query.gate.midi,
+            confidence=_share(query.gate.confidence),
+        ),
     )
 
 
@@ -138,46 +142,31 @@ def file_parts(data: bytes, *, filename: str, media_type: str) -> Iterator[pb.Fi
         yield part
 
 
-def patch(bundle: Bundle, found: Patch) -> pb.Patch:
-    sounding = (bundle.renders[row].f0_midi for row in bundle.rows_of(found.patch_id))
-    return pb.Patch(
-        patch_id=found.patch_id,
-        name=found.name,
-        family=found.family,
-        bank=found.bank,
-        engine=found.engine,
-        x=found.x,
-        y=found.y,
-        pitches=sorted(round(pitch, 2) for pitch in sounding if not math.isnan(pitch)),
-    )
+def patch(found: PatchInfo) -> pb.Patch:
+    return pb.Patch(**asdict(found))
 
 
 def server_info(bundle: Bundle, settings: Settings, engine: str) -> pb.ServerInfo:
     """``engine`` is "triton" or "inprocess"."""
-    limits = bundle.manifest.map
+    info = catalogue.info(bundle, settings.limits)
     return pb.ServerInfo(
-        version=API_VERSION,
-        bundle_id=bundle.id,
-        bundle_revision=bundle.manifest.provenance.git_revision,
+        version=info.version,
+        bundle_id=info.bundle_id,
+        bundle_revision=info.bundle_revision,
         engine=engine,
-        patch_count=len(bundle.patches),
-        render_count=len(bundle.renders),
-        families=_names([each.family for each in bundle.patches]),
-        banks=_names([each.bank for each in bundle.patches]),
-        map=pb.Map(
-            radius=limits.radius,
-            pitch_low=limits.pitch_low,
-            pitch_high=limits.pitch_high,
-            velocity_low=limits.velocity_low,
-            velocity_high=limits.velocity_high,
-        ),
-        stage1_size=bundle.index.dimension,
-        stage2_size=bundle.stage2.shape[1],
-        max_upload_bytes=settings.limits.max_bytes,
-        max_recording_seconds=settings.max_seconds,
+        patch_count=info.patches,
+        render_count=info.renders,
+        families=info.families,
+        banks=info.banks,
+        map=pb.Map(**asdict(info.map)),
+        stage1_size=info.stage1_dimension,
+        stage2_size=info.stage2_dimension,
+        max_upload_bytes=info.max_upload_bytes,
+        max_recording_seconds=info.max_seconds,
         deadline_seconds=settings.deadline_seconds,
     )
 
 
-def _names(values: Sequence[str]) -> list[str]:
-    return sorted(set(values))
+def _share(value: float) -> float:
+    """Within 0-1, whatever was rounded on the way."""
+    return min(max(value, 0.0), 1.0)

@@ -10,15 +10,14 @@ import io
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
-import numpy as np
 import soundfile
 
 from timbrel import audio as audio_edge
-from timbrel.engine.asking import MAX_RECORDINGS
+from timbrel.engine import catalogue
+from timbrel.engine.arguments import DEFAULT_PAGE, MAX_RECORDINGS
 from timbrel.engine.engine import Engine
 from timbrel.errors import DeadlineExceeded, InputError, TimbrelError
 from timbrel.library import previews
-from timbrel.library.filters import Filters, Shelves
 from timbrel.serving import grpc_messages as messages
 from timbrel.serving import operations
 from timbrel.serving.grpc_exchange import Admit, Caller, Exchanges, counting
@@ -29,8 +28,6 @@ from timbrel.settings import Settings
 from timbrel.v1 import timbrel_pb2 as pb
 from timbrel.v1 import timbrel_pb2_grpc as pb_grpc
 
-LONGEST_PAGE = 1000
-_PAGE = 100
 _NAMES_BYTES = 64 * 1024
 
 Part = TypeVar("Part")
@@ -55,7 +52,6 @@ class TimbrelServicer(pb_grpc.TimbrelServicer):
         self._limits = settings.limits
         self._engine = engine
         self._bundle = bundle = engine.bundle
-        self._shelves = Shelves(bundle.patches, bundle.renders, bundle.patch_of)
         self._info = messages.server_info(bundle, settings, kind)
         self._workshop = workshop
         self._foundry = foundry
@@ -157,24 +153,22 @@ class TimbrelServicer(pb_grpc.TimbrelServicer):
 
     async def ListPatches(self, request: pb.ListPatchesRequest, context: Any) -> pb.ListPatchesResponse:
         async with self._exchanges.answering(context, "library"):
-            limit = request.limit if request.HasField("limit") else _PAGE
-            if request.offset < 0 or not 1 <= limit <= LONGEST_PAGE:
-                raise InputError(
-                    f"offset is 0 or more and limit 1 to {LONGEST_PAGE}, not {request.offset} and {limit}"
-                )
             if request.ByteSize() > _NAMES_BYTES:
                 raise InputError(f"the names are longer than {_NAMES_BYTES // 1024} KiB: name fewer")
-            filters = Filters(families=tuple(request.families), banks=tuple(request.banks))
-            allowed = self._shelves.allow(filters)
-            numbers = np.unique(self._bundle.patch_of[slice(None) if allowed is None else allowed])
-            page = [self._bundle.patches[n] for n in numbers[request.offset : request.offset + limit]]
+            page = catalogue.page(
+                self._bundle,
+                families=request.families,
+                banks=request.banks,
+                offset=request.offset,
+                limit=request.limit if request.HasField("limit") else DEFAULT_PAGE,
+            )
             return pb.ListPatchesResponse(
-                total=len(numbers), patches=[messages.patch(self._bundle, each) for each in page]
+                total=page.total, offset=page.offset, patches=map(messages.patch, page.patches)
             )
 
     async def GetPatch(self, request: pb.GetPatchRequest, context: Any) -> pb.Patch:
         async with self._exchanges.answering(context, "patch"):
-            return messages.patch(self._bundle, self._bundle.patch(request.patch_id))
+            return messages.patch(catalogue.patch(self._bundle, request.patch_id))
 
     async def GetPatchFile(self, request: pb.GetPatchFileRequest, context: Any) -> pb.File:
         async with self._exchanges.answering(context, "patch_file"):

@@ -17,7 +17,6 @@ from timbrel.engine import sfz
 from timbrel.engine.asking import Asked, Like, Vectors
 from timbrel.engine.engine import Engine
 from timbrel.engine.results import Location, SearchResult
-from timbrel.errors import InputError
 from timbrel.serving import metrics
 from timbrel.serving.schemas import InstrumentRequest, LocateOptions, SearchRequest, SynthesizeRequest
 
@@ -60,17 +59,9 @@ def instrument(engine: Engine, request: InstrumentRequest) -> tuple[str, bytes]:
 
 
 def _asked(recordings: Sequence[bytes | Path], request: SearchRequest, limits: Limits) -> Asked:
-    """What a request searches with; a recording that cannot be read is named by its number."""
+    """What a request searches with."""
     if request.like is not None:
         return Like(request.like)
     if request.stage1 is not None and request.stage2 is not None:
         return Vectors(np.array(request.stage1), np.array(request.stage2))
-    read = []
-    for number, recording in enumerate(recordings, start=1):
-        try:
-            read.append(audio_edge.read(recording, limits=limits))
-        except InputError as error:
-            if len(recordings) == 1:
-                raise
-            raise type(error)(f"recording {number}: {error.message}") from None
-    return read
+    return audio_edge.read_all(recordings, limits=limits)

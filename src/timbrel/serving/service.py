@@ -20,7 +20,8 @@ from starlette.responses import Response
 
 from timbrel import audio as audio_edge
 from timbrel import settings as environment
-from timbrel.engine.engine import DEFAULT_VELOCITY, Engine
+from timbrel.engine.arguments import DEFAULT_SECONDS, DEFAULT_VELOCITY
+from timbrel.engine.engine import Engine
 from timbrel.errors import TimbrelError, Unavailable
 from timbrel.library.bundle import Bundle
 from timbrel.serving import metrics, operations, pages
@@ -80,7 +81,7 @@ def _served_bundle() -> Bundle:
     return _Served.bundle
 
 
-@bentoml.asgi_app(pages.application(_served_bundle), path="/", name="pages")
+@bentoml.asgi_app(pages.application(_served_bundle, SETTINGS.limits), path="/", name="pages")
 @bentoml.service(
     name="timbrel",
     workers=SETTINGS.workers,
@@ -123,7 +124,12 @@ class TimbrelService:
 
     @bentoml.api(route="/synthesize", input_spec=SynthesizeInput, output_spec=Wav)
     async def synthesize(
-        self, x: float, y: float, pitch: int, velocity: int = DEFAULT_VELOCITY, seconds: float = 4.0
+        self,
+        x: float,
+        y: float,
+        pitch: int,
+        velocity: int = DEFAULT_VELOCITY,
+        seconds: float = DEFAULT_SECONDS,
     ) -> Response:
         """What does this place of the timbre map sound like?"""
 
@@ -136,7 +142,7 @@ class TimbrelService:
             return Response(await self._workshop.run(work), media_type="audio/wav")
 
     @bentoml.api(route="/instrument", input_spec=InstrumentInput, output_spec=Zip)
-    async def instrument(self, x: float, y: float, seconds: float = 4.0) -> Response:
+    async def instrument(self, x: float, y: float, seconds: float = DEFAULT_SECONDS) -> Response:
         """This place of the timbre map as an instrument for a sampler."""
 
         request = InstrumentRequest(x=x, y=y, seconds=seconds)

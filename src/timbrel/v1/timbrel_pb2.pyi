@@ -126,12 +126,16 @@ class Query(_message.Message):
     def __init__(self, f0_hz: _Optional[float] = ..., midi: _Optional[float] = ..., confidence: _Optional[float] = ..., gate: _Optional[_Union[GateDecision, _Mapping]] = ...) -> None: ...
 
 class GateDecision(_message.Message):
-    __slots__ = ("decision", "reason")
+    __slots__ = ("decision", "reason", "midi", "confidence")
     DECISION_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    MIDI_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     decision: str
     reason: str
-    def __init__(self, decision: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    midi: float
+    confidence: float
+    def __init__(self, decision: _Optional[str] = ..., reason: _Optional[str] = ..., midi: _Optional[float] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class Hit(_message.Message):
     __slots__ = ("patch_id", "name", "family", "bank", "pitch", "stage1_distance", "stage2_distance", "distance", "x", "y", "also")
@@ -300,12 +304,14 @@ class ListPatchesRequest(_message.Message):
     def __init__(self, families: _Optional[_Iterable[str]] = ..., banks: _Optional[_Iterable[str]] = ..., offset: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class ListPatchesResponse(_message.Message):
-    __slots__ = ("total", "patches")
+    __slots__ = ("total", "patches", "offset")
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     PATCHES_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
     total: int
     patches: _containers.RepeatedCompositeFieldContainer[Patch]
-    def __init__(self, total: _Optional[int] = ..., patches: _Optional[_Iterable[_Union[Patch, _Mapping]]] = ...) -> None: ...
+    offset: int
+    def __init__(self, total: _Optional[int] = ..., patches: _Optional[_Iterable[_Union[Patch, _Mapping]]] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class Patch(_message.Message):
     __slots__ = ("patch_id", "name", "family", "bank", "engine", "x", "y", "pitches")
