@@ -362,7 +362,7 @@ def _search(stub: Any, audio: bytes = b"", **options: Any) -> Any:
         ),
         (
             lambda stub: stub.ListPatches(pb.ListPatchesRequest(limit=1001), timeout=SECONDS),
-            "INVALID_ARGUMENT", "invalid_input", "limit 1 to 1000",
+            "INVALID_ARGUMENT", "invalid_input", "limit is a whole number from 1 to 1000",
         ),
         (
             lambda stub: stub.GetPatchFile(pb.GetPatchFileRequest(patch_id="../x"), timeout=SECONDS),
