@@ -29,10 +29,11 @@ _HOW = "send one as `Authorization: Bearer KEY`; `timbrel keys create NAME` make
 def check_start(settings: Settings) -> None:
     """Raise ConfigurationError if keys are required and there is none."""
     if settings.needs_key and not keys.read(settings.keys_file):
-        open_to_others = [host for host in settings.hosts if not ipaddress.ip_address(host).is_loopback]
+        reached = [host for host in settings.hosts if not ipaddress.ip_address(host).is_loopback]
         raise ConfigurationError(
-            f"listening on {(open_to_others or settings.hosts)[0]} needs API keys, and {settings.keys_file} holds none: make one with "
-            f"`timbrel keys create NAME`, or set {variable('api_keys')}=off if something else keeps strangers away"
+            f"listening on {(reached or settings.hosts)[0]} needs API keys, and {settings.keys_file} holds none: "
+            f"make one with `timbrel keys create NAME`, or set {variable('api_keys')}=off if "
+            "something else keeps strangers away"
         )
 
 
