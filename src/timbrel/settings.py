@@ -3,6 +3,9 @@
     variable                     default          meaning
     TIMBREL_HOST                 127.0.0.1        address the HTTP service listens on (an IP address)
     TIMBREL_HTTP_PORT            3000             port of the HTTP service
+    TIMBREL_GRPC                 true             whether the gRPC service (timbrel.v1) is opened as well
+    TIMBREL_GRPC_HOST            127.0.0.1        address it listens on (an IP address)
+    TIMBREL_GRPC_PORT            3001             its port, one for all workers
     TIMBREL_ENGINE               auto             triton | inprocess | auto (Triton where its wheel can run)
     TIMBREL_TRITON_URL           (empty)          host:port (gRPC) of a Triton that already runs; none is started then
     TIMBREL_TRITON_HTTP_PORT     8000             ports of the Triton that `timbrel serve` starts, on loopback
@@ -66,6 +69,9 @@ class Settings(BaseModel):
 
     host: str = "127.0.0.1"
     http_port: int = Field(3000, ge=1, le=65535)
+    grpc: bool = True
+    grpc_host: str = "127.0.0.1"
+    grpc_port: int = Field(3001, ge=1, le=65535)
     engine: EngineKind = EngineKind.AUTO
     triton_url: str = ""
     triton_http_port: int = Field(8000, ge=1, le=65535)
@@ -86,10 +92,10 @@ class Settings(BaseModel):
     cors_origins: str = ""
     server_names: str = ""
 
-    @field_validator("host")
+    @field_validator("host", "grpc_host")
     @classmethod
     def _is_address(cls, host: str) -> str:
-        # BentoML listens on addresses, not on names.
+        # Servers listen on addresses, not on names.
         ipaddress.ip_address(host)
         return host
 
@@ -121,7 +127,8 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _ports_differ(self) -> Settings:
         taken: dict[int, str] = {}
-        for name in ("http_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port"):
+        names = ["http_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port"]
+        for name in [*names, *(["grpc_port"] if self.grpc else [])]:
             port = getattr(self, name)
             if port in taken:
                 raise ValueError(f"{variable(taken[port])} and {variable(name)} are both {port}")
@@ -137,8 +144,13 @@ class Settings(BaseModel):
     def needs_key(self) -> bool:
         """Whether every request needs an API key, whichever way it comes."""
         if self.api_keys is Demand.AUTO:
-            return not ipaddress.ip_address(self.host).is_loopback
+            return not all(ipaddress.ip_address(host).is_loopback for host in self.hosts)
         return self.api_keys is Demand.ON
+
+    @property
+    def hosts(self) -> list[str]:
+        """The addresses that are listened on."""
+        return [self.host, self.grpc_host] if self.grpc else [self.host]
 
     @property
     def origins(self) -> list[str]:
@@ -153,8 +165,16 @@ class Settings(BaseModel):
     @property
     def url(self) -> str:
         """Where the HTTP service answers."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.http_port}"
+        return f"http://{_bracketed(self.host)}:{self.http_port}"
+
+    @property
+    def grpc_target(self) -> str:
+        """Where the gRPC service answers: host:port."""
+        return f"{_bracketed(self.grpc_host)}:{self.grpc_port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _listed(text: str) -> list[str]:

@@ -15,6 +15,7 @@ from timbrel.settings import Demand, EngineKind, Settings
 def test_defaults_without_any_variable() -> None:
     loaded = settings.load({})
     assert loaded.url == "http://127.0.0.1:3000"
+    assert (loaded.grpc, loaded.grpc_target) == (True, "127.0.0.1:3001")
     assert (loaded.triton_http_port, loaded.triton_grpc_port, loaded.triton_metrics_port) == (
         8000,
         8001,
@@ -31,6 +32,9 @@ def test_every_field_has_its_variable() -> None:
     environment = {
         "TIMBREL_HOST": "::1",
         "TIMBREL_HTTP_PORT": "4000",
+        "TIMBREL_GRPC": "false",
+        "TIMBREL_GRPC_HOST": "::1",
+        "TIMBREL_GRPC_PORT": "4001",
         "TIMBREL_ENGINE": "inprocess",
         "TIMBREL_TRITON_URL": "gpu.example:8001",
         "TIMBREL_TRITON_HTTP_PORT": "9000",
@@ -54,9 +58,13 @@ def test_every_field_has_its_variable() -> None:
     assert set(environment) == {settings.variable(name) for name in Settings.model_fields}
     loaded = settings.load(environment)
     assert loaded.url == "http://[::1]:4000"
+    assert loaded.grpc_target == "[::1]:4001"
     assert loaded.model_dump() == {
         "host": "::1",
         "http_port": 4000,
+        "grpc": False,
+        "grpc_host": "::1",
+        "grpc_port": 4001,
         "engine": EngineKind.INPROCESS,
         "triton_url": "gpu.example:8001",
         "triton_http_port": 9000,
@@ -88,6 +96,8 @@ def test_the_docstring_names_every_variable_and_its_default() -> None:
         default = field.default
         if isinstance(default, Path):
             assert shown == default.name
+        elif isinstance(default, bool):
+            assert shown == str(default).lower()
         elif default == "":
             assert shown == "(empty)"
         else:
@@ -114,6 +124,9 @@ def test_two_equal_ports_are_named() -> None:
         ConfigurationError, match="TIMBREL_HTTP_PORT and TIMBREL_TRITON_GRPC_PORT are both 8001"
     ):
         settings.load({"TIMBREL_HTTP_PORT": "8001"})
+    with pytest.raises(ConfigurationError, match="TIMBREL_HTTP_PORT and TIMBREL_GRPC_PORT are both 3001"):
+        settings.load({"TIMBREL_HTTP_PORT": "3001"})
+    assert settings.load({"TIMBREL_HTTP_PORT": "3001", "TIMBREL_GRPC": "false"}).http_port == 3001
 
 
 def test_relative_paths_start_where_the_person_is() -> None:
@@ -149,3 +162,8 @@ def test_origins_are_named_one_by_one(origins: str) -> None:
 )
 def test_keys_are_needed_beyond_loopback_unless_said_otherwise(host: str, asked: str, needed: bool) -> None:
     assert settings.load({"TIMBREL_HOST": host, "TIMBREL_API_KEYS": asked}).needs_key is needed
+
+
+def test_a_grpc_service_that_others_reach_needs_keys_as_well() -> None:
+    assert settings.load({"TIMBREL_GRPC_HOST": "0.0.0.0"}).needs_key
+    assert not settings.load({"TIMBREL_GRPC_HOST": "0.0.0.0", "TIMBREL_GRPC": "false"}).needs_key

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import fcntl
+import ipaddress
 import math
 import os
 import struct
@@ -28,9 +29,11 @@ _HOW = "send one as `Authorization: Bearer KEY`; `timbrel keys create NAME` make
 def check_start(settings: Settings) -> None:
     """Raise ConfigurationError if keys are required and there is none."""
     if settings.needs_key and not keys.read(settings.keys_file):
+        reached = [host for host in settings.hosts if not ipaddress.ip_address(host).is_loopback]
         raise ConfigurationError(
-            f"listening on {settings.host} needs API keys, and {settings.keys_file} holds none: make one with "
-            f"`timbrel keys create NAME`, or set {variable('api_keys')}=off if something else keeps strangers away"
+            f"listening on {(reached or settings.hosts)[0]} needs API keys, and {settings.keys_file} holds none: "
+            f"make one with `timbrel keys create NAME`, or set {variable('api_keys')}=off if "
+            "something else keeps strangers away"
         )
 
 
@@ -45,6 +48,14 @@ def presented_key(authorization: str) -> str | None:
         except (binascii.Error, UnicodeDecodeError):
             return None
     return None
+
+
+def admission(settings: Settings) -> Callable[[str], object] | None:
+    """What gRPC asks with a caller's ``authorization``; None where no key is needed. Raises as ``Access.check``."""
+    if not settings.needs_key:
+        return None
+    access = Access.of(settings)
+    return lambda authorization: access.check(presented_key(authorization))
 
 
 class Access:

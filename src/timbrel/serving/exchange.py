@@ -79,8 +79,10 @@ def noting() -> Iterator[None]:
 def endpoint_of(path: str) -> str:
     """The bounded name under which a path is counted."""
     parts = path[1:].split("/")
-    if len(parts) == 1 and parts[0] in ("search", "synthesize", "instrument", "locate"):
+    if len(parts) == 1 and parts[0] in ("search", "synthesize", "instrument", "locate", "patches", "info"):
         return parts[0]
+    if len(parts) == 2 and parts[0] == "patches":
+        return "patch"
     if len(parts) == 3 and parts[0] == "patches" and parts[2] in ("file", "preview"):
         return f"patch_{parts[2]}"
     return "other"

@@ -101,6 +101,9 @@ def serve(settings: Settings, say: Say | None = None) -> None:
     say = say or _to_stderr
     access.check_start(settings)
     check_port(settings.host, settings.http_port, "http_port")
+    if settings.grpc:
+        # The workers share this port, and would share it with another service of the same user, too.
+        check_port(settings.grpc_host, settings.grpc_port, "grpc_port")
     with _progress(say, "checking the bundle"):
         bundle = Bundle.open(settings.bundle)
         description = f"bundle {bundle.id[:12]}: {len(bundle.patches)} patches, {len(bundle.renders)} renders"
@@ -118,6 +121,8 @@ def serve(settings: Settings, say: Say | None = None) -> None:
                     f"encoders beside the bundle's models: {', '.join(beside) or 'none, for no Triton is started'}"
                 )
             _start_service(settings, run, environment)
+            if settings.grpc:
+                say(f"gRPC (timbrel.v1): {settings.grpc_target}")
             say(
                 f"ready: {settings.url} (documentation at {settings.url}/docs); logs in {settings.state / 'logs'}"
             )
