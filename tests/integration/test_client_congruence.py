@@ -324,6 +324,29 @@ def test_a_preview_sounds(clients: dict[str, Client], ids: list[str]) -> None:
         assert np.abs(sound.samples).max() > 0.1
 
 
+def test_the_readme_can_be_copied(
+    addresses: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    section = (
+        (Path(__file__).parents[2] / "README.md").read_text().split("## From Python\n")[1].split("\n## ")[0]
+    )
+    lines = [line[4:] for line in section.splitlines() if line.startswith("    ") or not line]
+    program = "\n".join(lines)
+    assert '"http://127.0.0.1:3000"' in program
+    monkeypatch.chdir(tmp_path)
+    told = []
+    for address in (addresses["http"]["address"], addresses["grpc"]["address"]):
+        exec(compile(program.replace("http://127.0.0.1:3000", address), "README.md", "exec"), {})
+        told.append(capsys.readouterr().out)
+        assert (tmp_path / "warm.zip").stat().st_size > 25 * 24_000 * 2
+    assert told[0] == told[1]
+    assert told[0].startswith("float32 24000 ('bass', 'brass'")
+    assert told[0].count(".syx") == 3
+
+
 # --- generated calls ---------------------------------------------------------------------------------------------
 
 WRONG = st.sampled_from([None, True, "a", "60", math.nan, math.inf, -math.inf, -1, 1e300, 10**30, [], b"x"])
