@@ -2,6 +2,9 @@
 
 Told apart are: numbers by more than 1e-6 (of each other), notes by more than 2^-14 of full scale (a service sends 16
 bits), and everything else by anything: ids, their order, texts, files, and an error's class, code and message.
+
+Not on the list: recordings beyond a service's own bound on uploads, which a client cannot know before it asks; they are
+AudioTooLarge everywhere, in other words.
 """
 
 from __future__ import annotations
