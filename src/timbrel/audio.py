@@ -10,7 +10,7 @@ Whatever is not readable becomes an AudioError or AudioTooLarge that says what t
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def read(source: bytes | Path, *, limits: Limits | None = None) -> Audio:
     Raises AudioTooLarge for too many bytes or seconds, and AudioError for whatever else is wrong with it.
     """
     limits = limits or Limits()
-    data = _bytes_of(source, limits)
+    data = bytes_of(source, limits)
     if not data:
         raise AudioError("the audio is empty (0 bytes): send a WAV, FLAC, OGG, MP3 or AIFF file")
     try:
@@ -79,12 +79,16 @@ def read(source: bytes | Path, *, limits: Limits | None = None) -> Audio:
     return Audio(samples / np.float32(peak) if peak > 1.0 else samples, sample_rate)
 
 
-def read_all(sources: Sequence[bytes | Path], *, limits: Limits | None = None) -> list[Audio]:
-    """Each as ``read`` gives it; of several, the one that cannot be read is named by its number."""
+def read_all(
+    sources: Sequence[bytes | Path], *, limits: Limits | None = None, by: Callable[..., Audio] = read
+) -> list[Audio]:
+    """Each as ``by`` gives it, which takes what ``read`` takes; of several, the one that cannot be read is named by
+    its number.
+    """
     recordings = []
     for number, source in enumerate(sources, start=1):
         try:
-            recordings.append(read(source, limits=limits))
+            recordings.append(by(source, limits=limits))
         except InputError as error:
             if len(sources) == 1:
                 raise
@@ -125,7 +129,8 @@ class _Source(io.BytesIO):
             return self.tell()
 
 
-def _bytes_of(source: bytes | Path, limits: Limits) -> bytes:
+def bytes_of(source: bytes | Path, limits: Limits) -> bytes:
+    """The recording's bytes, its size checked first. Raises AudioTooLarge, AudioError (no such file)."""
     if isinstance(source, bytes):
         size = len(source)
     else:

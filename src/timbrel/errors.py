@@ -6,6 +6,8 @@
     │   ├── AudioTooLarge            audio_too_large       413   too many bytes or seconds
     │   ├── UnsuitableQuery          unsuitable_query      422   the gate refuses (gate=require)
     │   └── NotFound                 not_found             404   no such patch
+    ├── Unauthorized                 unauthorized          401   no API key, or one that is not known
+    ├── TooManyRequests              too_many_requests     429   more than the API key may ask
     ├── ConfigurationError           invalid_configuration  –    params.yaml, environment, ports
     ├── DataError                    invalid_data           –    notes, banks, soundfonts
     ├── BundleError                  invalid_bundle        503   torn, foreign or missing bundle
@@ -53,6 +55,22 @@ class UnsuitableQuery(InputError):
 class NotFound(InputError):
     code = "not_found"
     http_status = 404
+
+
+class Unauthorized(TimbrelError):
+    code = "unauthorized"
+    http_status = 401
+
+
+class TooManyRequests(TimbrelError):
+    """``retry_after``: seconds until the next request is answered."""
+
+    code = "too_many_requests"
+    http_status = 429
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ConfigurationError(TimbrelError):

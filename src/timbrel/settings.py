@@ -21,6 +21,10 @@
     TIMBREL_DEADLINE_SECONDS     30               longest time that one answer may take, its upload not counted
     TIMBREL_MAX_UPLOAD_MIB       64               largest recording, in MiB
     TIMBREL_MAX_SECONDS          60               longest recording, in seconds
+    TIMBREL_API_KEYS             auto             on | off | auto (required unless only this machine can ask)
+    TIMBREL_KEYS_FILE            keys.json        the keys' hashes, below .timbrel; `timbrel keys` writes it
+    TIMBREL_CORS_ORIGINS         (empty)          origins whose web pages may ask (https://a.example), commas between
+    TIMBREL_SERVER_NAMES         (empty)          names besides localhost that the service answers to without a key
 
 Relative default paths start at the folder that holds ``src/``: the repository, or the root of a built Bento.
 """
@@ -29,6 +33,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -47,6 +52,14 @@ class EngineKind(StrEnum):
     AUTO = "auto"
     TRITON = "triton"
     INPROCESS = "inprocess"
+
+
+class Demand(StrEnum):
+    """Whether an API key is asked for."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
 
 
 class Settings(BaseModel):
@@ -74,6 +87,10 @@ class Settings(BaseModel):
     deadline_seconds: float = Field(30.0, gt=0, le=600)
     max_upload_mib: float = Field(64.0, gt=0, le=1024)
     max_seconds: float = Field(60.0, gt=0, le=3600)
+    api_keys: Demand = Demand.AUTO
+    keys_file: Path = ROOT / ".timbrel" / "keys.json"
+    cors_origins: str = ""
+    server_names: str = ""
 
     @field_validator("host", "grpc_host")
     @classmethod
@@ -89,7 +106,19 @@ class Settings(BaseModel):
             raise ValueError("must be host:port of Triton's gRPC endpoint, such as 127.0.0.1:8001")
         return url
 
-    @field_validator("bundle", "model_repository", "encoders", "state")
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, text: str) -> str:
+        for origin in _listed(text):
+            if not re.fullmatch(
+                r"https?://[A-Za-z0-9.-]+(:[0-9]+)?|https?://\[[0-9a-f:]+\](:[0-9]+)?", origin
+            ):
+                raise ValueError(
+                    f"{origin!r} is no origin: write https://host[:port], commas between several"
+                )
+        return text
+
+    @field_validator("bundle", "model_repository", "encoders", "state", "keys_file")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         # The workers run in another folder than the person who named a relative path.
@@ -112,6 +141,28 @@ class Settings(BaseModel):
         return Limits(max_bytes=int(self.max_upload_mib * 2**20), max_seconds=self.max_seconds)
 
     @property
+    def needs_key(self) -> bool:
+        """Whether every request needs an API key, whichever way it comes."""
+        if self.api_keys is Demand.AUTO:
+            return not all(ipaddress.ip_address(host).is_loopback for host in self.hosts)
+        return self.api_keys is Demand.ON
+
+    @property
+    def hosts(self) -> list[str]:
+        """The addresses that are listened on."""
+        return [self.host, self.grpc_host] if self.grpc else [self.host]
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins whose web pages may ask."""
+        return _listed(self.cors_origins)
+
+    @property
+    def names(self) -> list[str]:
+        """Host names besides localhost that are answered without a key."""
+        return [name.lower() for name in _listed(self.server_names)]
+
+    @property
     def url(self) -> str:
         """Where the HTTP service answers."""
         return f"http://{_bracketed(self.host)}:{self.http_port}"
@@ -124,6 +175,10 @@ class Settings(BaseModel):
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def variable(field: str) -> str:

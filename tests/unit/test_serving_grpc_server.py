@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,9 +23,10 @@ from support.tiny_bundle import tiny_bundle_folder
 from timbrel import settings as environment
 from timbrel.engine.engine import Engine
 from timbrel.engine.onnx_models import OnnxModels
-from timbrel.errors import ConfigurationError, NotFound, TimbrelError
+from timbrel.errors import ConfigurationError, TimbrelError
 from timbrel.library.bundle import Bundle
 from timbrel.pitch.gate import Decision
+from timbrel.serving import access, keys
 from timbrel.serving.grpc_exchange import STATUSES
 from timbrel.serving.grpc_server import GrpcServer
 from timbrel.serving.grpc_servicer import TimbrelServicer
@@ -72,7 +74,7 @@ def held() -> Iterator[Held]:
 
 @asynccontextmanager
 async def _serving(
-    held: Held, *, ready: Callable[[], bool] = lambda: True, admit: Any = None, **variables: str
+    held: Held, *, ready: Callable[[], bool] = lambda: True, **variables: str
 ) -> AsyncIterator[tuple[grpc.aio.Channel, GrpcServer, Workshop]]:
     settings = environment.load(
         {"TIMBREL_GRPC_PORT": str(free_ports().grpc)}
@@ -83,7 +85,12 @@ async def _serving(
         threads=settings.threads, queue=settings.queue, deadline_seconds=settings.deadline_seconds
     )
     servicer = TimbrelServicer(
-        settings, Engine(bundle, held), kind="inprocess", workshop=workshop, foundry=workshop, admit=admit
+        settings,
+        Engine(bundle, held),
+        kind="inprocess",
+        workshop=workshop,
+        foundry=workshop,
+        admit=access.admission(settings),
     )
     server = GrpcServer(settings, servicer, ready)
     await server.start()
@@ -252,25 +259,32 @@ def test_a_drain_finishes_what_has_begun(held: Held) -> None:
     _run(go)
 
 
-def test_who_may_not_ask_is_told_why(held: Held) -> None:
-    asked: list[str] = []
-
-    def admit(authorization: str) -> None:
-        asked.append(authorization)
-        if authorization != "Bearer key":
-            raise NotFound("nobody knows you")
+def test_a_key_is_asked_for_where_one_is_needed_and_its_limit_holds(held: Held, tmp_path: Path) -> None:
+    chosen = {"keys_file": str(tmp_path / "keys.json"), "state": str(tmp_path), "api_keys": "on"}
+    _, secret = keys.create(tmp_path / "keys.json", "test", per_minute=2)
 
     async def go() -> None:
-        async with _serving(held, admit=admit) as (channel, _, _):
+        async with _serving(held, **chosen) as (channel, _, _):
             stub = pb_grpc.TimbrelStub(channel)
             request = pb.GetServerInfoRequest()
-            status, _, message = await _failure(stub.GetServerInfo(request, timeout=SECONDS))
-            assert (status, message) == ("NOT_FOUND", "nobody knows you")
-            known = (("authorization", "Bearer key"),)
-            assert (await stub.GetServerInfo(request, timeout=SECONDS, metadata=known)).patch_count == 14
+            for sent in ((), (("authorization", "Bearer timbrel_" + "0" * 12 + "_" + "x" * 43),)):
+                status, code, message = await _failure(
+                    stub.GetServerInfo(request, timeout=SECONDS, metadata=sent)
+                )
+                assert (status, code) == ("UNAUTHENTICATED", "unauthorized")
+                assert "API key" in message
+            known = (("authorization", f"Bearer {secret}"),)
+            for _ in range(2):
+                answer = await stub.GetServerInfo(request, timeout=SECONDS, metadata=known)
+                assert answer.patch_count == 14
+            status, code, _ = await _failure(stub.GetServerInfo(request, timeout=SECONDS, metadata=known))
+            assert (status, code) == ("RESOURCE_EXHAUSTED", "too_many_requests")
+            # Who only asks whether it serves needs none.
+            health = health_pb2_grpc.HealthStub(channel)
+            answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
     _run(go)
-    assert asked == ["", "Bearer key"]
 
 
 def test_a_port_that_cannot_be_had_is_named(held: Held) -> None:

@@ -28,6 +28,7 @@ import psutil  # type: ignore[import-untyped]
 
 from timbrel.errors import ConfigurationError, Unavailable
 from timbrel.library.bundle import Bundle
+from timbrel.serving import access
 from timbrel.serving.processes import Child, check_port
 from timbrel.serving.triton_files import find_wheel
 from timbrel.serving.triton_launcher import (
@@ -98,6 +99,7 @@ def serve(settings: Settings, say: Say | None = None) -> None:
     or does not come up; nothing is left running then.
     """
     say = say or _to_stderr
+    access.check_start(settings)
     check_port(settings.host, settings.http_port, "http_port")
     if settings.grpc:
         # The workers share this port, and would share it with another service of the same user, too.
@@ -179,6 +181,8 @@ def _start_service(settings: Settings, run: _Run, environment: dict[str, str]) -
         "BENTOML_DO_NOT_TRACK": "True",
         "TMPDIR": str(temporary),
         "PYTHONUNBUFFERED": "1",
+        # Whoever asks: its address is the socket's, not what a proxy's header says.
+        "FORWARDED_ALLOW_IPS": "",
     }
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE]
     command += ["--host", settings.host, "--port", str(settings.http_port)]

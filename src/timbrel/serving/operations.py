@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from timbrel import audio as audio_edge
-from timbrel.audio import Audio, Limits
+from timbrel.audio import Audio, Limits, read_all
 from timbrel.engine import sfz
 from timbrel.engine.asking import Asked, Like, Vectors
 from timbrel.engine.engine import Engine
 from timbrel.engine.results import Location, SearchResult
-from timbrel.serving import metrics
+from timbrel.serving import decoding, metrics
 from timbrel.serving.schemas import InstrumentRequest, LocateOptions, SearchRequest, SynthesizeRequest
 
 
@@ -42,7 +41,7 @@ def search(
 
 
 def locate(engine: Engine, recording: bytes | Path, options: LocateOptions, limits: Limits) -> Location:
-    return engine.locate(audio_edge.read(recording, limits=limits), refine=options.refine)
+    return engine.locate(decoding.read(recording, limits=limits), refine=options.refine)
 
 
 def synthesize(engine: Engine, request: SynthesizeRequest) -> Audio:
@@ -64,4 +63,4 @@ def _asked(recordings: Sequence[bytes | Path], request: SearchRequest, limits: L
         return Like(request.like)
     if request.stage1 is not None and request.stage2 is not None:
         return Vectors(np.array(request.stage1), np.array(request.stage2))
-    return audio_edge.read_all(recordings, limits=limits)
+    return read_all(recordings, limits=limits, by=decoding.read)

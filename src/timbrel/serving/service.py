@@ -16,6 +16,7 @@ import bentoml
 import numpy as np
 from _bentoml_sdk.io_models import IORootModel
 from bentoml.validators import ContentType
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from timbrel import audio as audio_edge
@@ -24,11 +25,12 @@ from timbrel.engine.arguments import DEFAULT_SECONDS, DEFAULT_VELOCITY
 from timbrel.engine.engine import Engine
 from timbrel.errors import TimbrelError, Unavailable
 from timbrel.library.bundle import Bundle
-from timbrel.serving import metrics, operations, pages
+from timbrel.serving import access, decoding, metrics, operations, pages
 from timbrel.serving.engines import model_source
 from timbrel.serving.exchange import ExchangeMiddleware, noting
 from timbrel.serving.grpc_server import GrpcServer
 from timbrel.serving.grpc_servicer import TimbrelServicer
+from timbrel.serving.guard import GuardMiddleware
 from timbrel.serving.processes import end_with_parent
 from timbrel.serving.requests import InstrumentInput, LocateInput, SearchInput, SynthesizeInput
 from timbrel.serving.schemas import (
@@ -95,10 +97,12 @@ class TimbrelService:
     def __init__(self) -> None:
         # BentoML's supervisor starts workers in sessions of their own: killed, it would leave them with its port.
         end_with_parent()
+        access.check_start(SETTINGS)
         self._bundle = Bundle.open(SETTINGS.bundle)
         self._source = model_source(SETTINGS, self._bundle)
         self._observing = False
         self._engine = Engine(self._bundle, self._source.models, observe=self._observe)
+        decoding.shared.warm_up(SETTINGS.threads)
         self._warm_up()
         self._observing = True
         self._workshop = Workshop(
@@ -170,7 +174,12 @@ class TimbrelService:
     async def _open_grpc(self) -> None:
         if SETTINGS.grpc:
             servicer = TimbrelServicer(
-                SETTINGS, self._engine, kind=self._source.kind, workshop=self._workshop, foundry=self._foundry
+                SETTINGS,
+                self._engine,
+                kind=self._source.kind,
+                workshop=self._workshop,
+                foundry=self._foundry,
+                admit=access.admission(SETTINGS),
             )
             self._grpc = GrpcServer(SETTINGS, servicer, self._source.is_ready)
             await self._grpc.start()
@@ -181,6 +190,7 @@ class TimbrelService:
             await self._grpc.stop()
         self._workshop.close()
         self._foundry.close()
+        decoding.shared.close()
         self._source.models.close()
 
     def _observe(self, stage: str, seconds: float) -> None:
@@ -202,4 +212,13 @@ class TimbrelService:
 
 
 _service: Any = TimbrelService
+if SETTINGS.origins:
+    _service.add_asgi_middleware(
+        CORSMiddleware,
+        allow_origins=SETTINGS.origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type"],
+        expose_headers=["content-disposition", "retry-after"],
+    )
 _service.add_asgi_middleware(ExchangeMiddleware, max_file_bytes=SETTINGS.limits.max_bytes)
+_service.add_asgi_middleware(GuardMiddleware, settings=SETTINGS)
