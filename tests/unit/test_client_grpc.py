@@ -112,6 +112,13 @@ def test_what_was_not_taken_is_asked_again(ask: Any, monkeypatch: pytest.MonkeyP
             errors.DeadlineExceeded,
             "deadline_exceeded",
         ),
+        (grpc.StatusCode.UNAUTHENTICATED, "unauthorized", errors.Unauthorized, "unauthorized"),
+        (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "too_many_requests",
+            errors.TooManyRequests,
+            "too_many_requests",
+        ),
         (grpc.StatusCode.INTERNAL, "internal_error", errors.TimbrelError, "internal_error"),
         (grpc.StatusCode.INVALID_ARGUMENT, "teapot", errors.InputError, "teapot"),
         (grpc.StatusCode.UNIMPLEMENTED, None, errors.ProtocolError, "protocol_error"),
