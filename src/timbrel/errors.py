@@ -67,6 +67,8 @@ class TooManyRequests(TimbrelError):
 
     code = "too_many_requests"
     http_status = 429
+    # Where a service sent the error without saying.
+    retry_after = 1
 
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)

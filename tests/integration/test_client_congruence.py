@@ -2,6 +2,9 @@
 
 Told apart are: numbers by more than 1e-6 (of each other), notes by more than 2^-14 of full scale (a service sends 16
 bits), and everything else by anything: ids, their order, texts, files, and an error's class, code and message.
+
+Not on the list: recordings beyond a service's own bound on uploads, which a client cannot know before it asks; they are
+AudioTooLarge everywhere, in other words.
 """
 
 from __future__ import annotations
@@ -322,6 +325,29 @@ def test_a_preview_sounds(clients: dict[str, Client], ids: list[str]) -> None:
         sound = read(client.preview(ids[0]))
         assert sound.sample_rate == 24_000
         assert np.abs(sound.samples).max() > 0.1
+
+
+def test_the_readme_can_be_copied(
+    addresses: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    section = (
+        (Path(__file__).parents[2] / "README.md").read_text().split("## From Python\n")[1].split("\n## ")[0]
+    )
+    lines = [line[4:] for line in section.splitlines() if line.startswith("    ") or not line]
+    program = "\n".join(lines)
+    assert '"http://127.0.0.1:3000"' in program
+    monkeypatch.chdir(tmp_path)
+    told = []
+    for address in (addresses["http"]["address"], addresses["grpc"]["address"]):
+        exec(compile(program.replace("http://127.0.0.1:3000", address), "README.md", "exec"), {})
+        told.append(capsys.readouterr().out)
+        assert (tmp_path / "warm.zip").stat().st_size > 25 * 24_000 * 2
+    assert told[0] == told[1]
+    assert told[0].startswith("float32 24000 ('bass', 'brass'")
+    assert told[0].count(".syx") == 3
 
 
 # --- generated calls ---------------------------------------------------------------------------------------------

@@ -84,6 +84,7 @@ def test_no_more_often_than_allowed(ask: Any) -> None:
         (envelope(503, "unavailable", "closed", "retry-after: 3600"), errors.Unavailable, "unavailable"),
         (envelope(503, "invalid_bundle", "torn"), errors.BundleError, "invalid_bundle"),
         (envelope(504, "deadline_exceeded", "slow", AGAIN), errors.DeadlineExceeded, "deadline_exceeded"),
+        (envelope(401, "unauthorized", "send a key"), errors.Unauthorized, "unauthorized"),
         # Codes of a newer service: the nearest class, its own code.
         (envelope(418, "teapot", "short and stout"), errors.InputError, "teapot"),
         (envelope(413, "body_too_large", "send less"), errors.AudioTooLarge, "body_too_large"),
@@ -107,6 +108,12 @@ def test_an_answer_is_an_answer(ask: Any, step: Step, kind: type, code: str) -> 
 def test_the_message_is_kept(ask: Any) -> None:
     error = _error(ask, [envelope(418, "teapot", "short and stout — ♫")], 1)
     assert (error.message, error.http_status) == ("short and stout — ♫", 418)
+
+
+def test_how_long_a_key_must_wait(ask: Any) -> None:
+    error = _error(ask, [envelope(429, "too_many_requests", "slower", "retry-after: 40")], 1)
+    assert isinstance(error, errors.TooManyRequests)
+    assert error.retry_after == 40
 
 
 def test_an_error_class_with_a_mind_of_its_own(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:

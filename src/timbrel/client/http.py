@@ -14,7 +14,7 @@ from timbrel.client import wire
 from timbrel.client.calls import Call
 from timbrel.client.patience import Patience, Refused, Timeouts, retry_after
 from timbrel.client.wire import Answer, Question
-from timbrel.errors import DeadlineExceeded, ProtocolError, TimbrelError, Unreachable
+from timbrel.errors import DeadlineExceeded, ProtocolError, TimbrelError, TooManyRequests, Unreachable
 
 Result = TypeVar("Result")
 
@@ -144,6 +144,8 @@ def _judged(answer: Answer) -> Answer:
     if answer.status < 400:
         return answer
     error, seconds = wire.error(answer), retry_after(answer.headers)
+    if isinstance(error, TooManyRequests) and seconds is not None:
+        error.retry_after = int(seconds)
     if answer.status in _RETRIED and seconds is not None:
         raise Refused(error, seconds)
     raise error
