@@ -76,14 +76,6 @@ export class ServiceError extends Error {
   }
 }
 
-const KEY = "timbrel-key";
-
-/** The API key of a service that wants one; kept for as long as the tab is open. */
-export const apiKey = {
-  get: () => sessionStorage.getItem(KEY) ?? "",
-  set: (key: string) => sessionStorage.setItem(KEY, key),
-};
-
 export function isAbort(error: unknown): boolean {
   return error instanceof DOMException && error.name === "AbortError";
 }
@@ -93,11 +85,9 @@ export function messageOf(error: unknown): string {
 }
 
 async function ask(path: string, init: RequestInit = {}): Promise<Response> {
-  const headers = new Headers(init.headers);
-  if (apiKey.get()) headers.set("authorization", `Bearer ${apiKey.get()}`);
   let answer: Response;
   try {
-    answer = await fetch(path, { ...init, headers });
+    answer = await fetch(path, init); // where a key is needed, the browser has asked for it and sends it
   } catch (error) {
     if (isAbort(error)) throw error;
     throw new ServiceError("unreachable", "The service does not answer. Is it still running?", 0);

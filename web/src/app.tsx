@@ -1,11 +1,11 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { apiKey, messageOf, saveInstrument } from "./api";
+import { messageOf, saveInstrument } from "./api";
 import { TimbreMap } from "./map";
 import { Piano } from "./piano";
 import { Search } from "./search";
 import {
-  families, library, libraryError, loadLibrary, needsKey, place, said, searchWith, shown, soundError, toggleFamily, touched,
+  families, libraryError, loadLibrary, place, said, searchPlace, searchWith, shown, soundError, toggleFamily, touched,
 } from "./state";
 import { dark, familyColours, switchTheme } from "./theme";
 import { familyName } from "./words";
@@ -73,8 +73,9 @@ function Keep() {
   };
   return (
     <div class="keep">
+      <button onClick={() => void searchPlace()}>Find patches like this place</button>
       <button class="plain" disabled={busy.value} onClick={() => void keep()}>
-        {busy.value ? "Making the instrument…" : "Save this place as a sampler instrument (SFZ)"}
+        {busy.value ? "Making the instrument…" : "Save it as a sampler instrument (SFZ)"}
       </button>
       {problem.value && <p class="problem" role="alert">{problem.value}</p>}
     </div>
@@ -82,23 +83,11 @@ function Keep() {
 }
 
 function Unavailable() {
-  const retry = (event: Event) => {
-    event.preventDefault();
-    const key = new FormData(event.currentTarget as HTMLFormElement).get("key");
-    if (typeof key === "string") apiKey.set(key);
-    void loadLibrary();
-  };
   return (
-    <form class="unavailable" onSubmit={retry}>
+    <div class="unavailable">
       <p role="alert">{libraryError.value}</p>
-      {needsKey.value && (
-        <label>
-          API key <input name="key" type="password" autocomplete="off" required />
-        </label>
-      )}
-      <button class="primary">{needsKey.value ? "Go on" : "Try again"}</button>
-      {library.value === null && <p class="quiet">The map comes as soon as the service answers.</p>}
-    </form>
+      <button class="primary" onClick={() => void loadLibrary()}>Try again</button>
+    </div>
   );
 }
 

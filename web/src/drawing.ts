@@ -39,6 +39,7 @@ export function draw(canvas: HTMLCanvasElement, scene: Scene, view: Projection):
   const ink = style.getPropertyValue("--ink");
   const accent = style.getPropertyValue("--accent");
   const ground = style.getPropertyValue("--ground");
+  const panel = style.getPropertyValue("--panel");
   const line = style.getPropertyValue("--line");
   const paint = canvas.getContext("2d")!;
   paint.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
@@ -94,7 +95,12 @@ export function draw(canvas: HTMLCanvasElement, scene: Scene, view: Projection):
     paint.fillStyle = ink;
     paint.font = "600 12px system-ui, sans-serif";
     paint.textAlign = px > view.width - 110 ? "right" : "left";
-    paint.fillText("your sound", px + (px > view.width - 110 ? -14 : 14), py + 4);
+    const at = [px + (px > view.width - 110 ? -14 : 14), py + 4] as const;
+    paint.strokeStyle = panel;
+    paint.lineWidth = 4;
+    paint.lineJoin = "round";
+    paint.strokeText("your sound", ...at);
+    paint.fillText("your sound", ...at);
   }
 
   if (scene.path) {

@@ -149,8 +149,8 @@ function Details({ hit, onProblem }: { hit: Hit; onProblem: (text: string) => vo
   };
   return (
     <div class="details">
-      {mine && buffer.value && <Picture buffer={mine} seconds={seconds} label="A, your sound" />}
-      {buffer.value && <Picture buffer={buffer.value} seconds={seconds} label={`B, ${hit.name}`} />}
+      {mine && buffer.value && <Picture buffer={mine} seconds={seconds} label="A · your sound" />}
+      {buffer.value && <Picture buffer={buffer.value} seconds={seconds} label={`B · ${hit.name}`} />}
       <div class="actions">
         {mine && buffer.value && <Compare a={mine} b={buffer.value} name={hit.name} />}
         <button onClick={() => void searchLike(hit)}>More like this</button>

@@ -178,7 +178,7 @@ export function Piano() {
               tabindex={key.value === pitch ? 0 : -1}
               data-pitch={pitch}
               class={`${black ? "black" : "white"} ${sounding.value.has(pitch) ? "down" : ""}`}
-              style={black ? { left: `${100 * left}%`, width: `${62 / whites.length}%` } : { width: `${100 / whites.length}%` }}
+              style={black ? { left: `${100 * left}%`, width: `${62 / whites.length}%` } : {}}
             >
               {pitch % 12 === 0 && <span aria-hidden="true">{keyName(pitch)}</span>}
             </div>

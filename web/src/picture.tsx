@@ -24,7 +24,12 @@ export function Picture({ buffer, seconds, label }: { buffer: AudioBuffer; secon
       observer.disconnect();
     };
   }, [buffer, seconds, isDark]);
-  return <canvas ref={canvas} class="picture" role="img" aria-label={`${label}: waveform and spectrogram, ${buffer.duration.toFixed(1)} seconds`} />;
+  return (
+    <figure class="picture">
+      <canvas ref={canvas} role="img" aria-label={`${label}: waveform and spectrogram, ${buffer.duration.toFixed(1)} seconds`} />
+      <figcaption aria-hidden="true">{label}</figcaption>
+    </figure>
+  );
 }
 
 function paint(canvas: HTMLCanvasElement, buffer: AudioBuffer, seconds: number): void {

@@ -7,14 +7,14 @@
 // What was computed once is kept, so a place touched again sounds at once.
 
 import { bytes, synthesize, type Note, type Patch } from "./api";
-import { decode } from "./wav";
+import { decode, SERVICE_RATE } from "./wav";
 
 const SHORT_SECONDS = 0.6;
 const FULL_SECONDS = 3.5;
 const PATIENCE_MS = 100;
 const FADE_SECONDS = 0.06;
 const RELEASE_SECONDS = 0.35;
-const KEPT = 160;
+const KEPT = 120;
 
 let context: AudioContext | undefined;
 
@@ -98,11 +98,13 @@ class Kept<T> {
     this.entries.set(key, value);
     if (this.entries.size > this.most) this.entries.delete(this.entries.keys().next().value!);
   }
+  delete(key: string): void {
+    this.entries.delete(key);
+  }
 }
 
 const notes = new Kept<AudioBuffer>(KEPT);
-const previews = new Kept<Promise<AudioBuffer>>(KEPT);
-const ready = new Map<string, AudioBuffer>();
+const previews = new Kept<{ coming: Promise<AudioBuffer>; buffer?: AudioBuffer }>(KEPT);
 
 function keyOf(note: Note): string {
   return [note.x.toFixed(3), note.y.toFixed(3), note.pitch, note.velocity, note.seconds].join(" ");
@@ -111,7 +113,7 @@ function keyOf(note: Note): string {
 async function noteBuffer(note: Note, signal: AbortSignal): Promise<AudioBuffer> {
   const kept = notes.get(keyOf(note));
   if (kept) return kept;
-  const buffer = await decode(await synthesize(note, signal));
+  const buffer = await decode(await synthesize(note, signal), SERVICE_RATE);
   notes.set(keyOf(note), buffer);
   return buffer;
 }
@@ -119,14 +121,21 @@ async function noteBuffer(note: Note, signal: AbortSignal): Promise<AudioBuffer>
 /** A patch's preview, fetched and decoded once. */
 export function preview(patch: { patch_id: string; links: { preview: string } }): Promise<AudioBuffer> {
   const kept = previews.get(patch.patch_id);
-  if (kept) return kept;
-  const coming = bytes(patch.links.preview).then(decode);
-  previews.set(patch.patch_id, coming);
-  coming.then(
-    (buffer) => ready.set(patch.patch_id, buffer),
-    () => previews.set(patch.patch_id, undefined as never),
+  if (kept) return kept.coming;
+  const entry: { coming: Promise<AudioBuffer>; buffer?: AudioBuffer } = {
+    coming: bytes(patch.links.preview).then((data) => decode(data, SERVICE_RATE)),
+  };
+  previews.set(patch.patch_id, entry);
+  entry.coming.then(
+    (buffer) => (entry.buffer = buffer),
+    () => previews.delete(patch.patch_id), // the next one who wants it asks again
   );
-  return coming;
+  return entry.coming;
+}
+
+/** The whole note of a place, as a buffer. */
+export function placeNote(touch: Touch): Promise<AudioBuffer> {
+  return noteBuffer({ ...touch, seconds: FULL_SECONDS }, new AbortController().signal);
 }
 
 export interface Touch {
@@ -196,7 +205,7 @@ export function play(name: string, touch: Touch, { nearby, whole = true }: { nea
   };
 
   const patience = setTimeout(() => {
-    const buffer = nearby && ready.get(nearby.patch_id);
+    const buffer = nearby && previews.get(nearby.patch_id)?.buffer;
     if (buffer && !voice.sounds) {
       const rate = 2 ** ((touch.pitch - previewPitch(nearby)) / 12);
       if (rate >= 0.5 && rate <= 2) sound(buffer, "nearby", { rate, level: 0.5 });

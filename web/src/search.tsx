@@ -18,7 +18,14 @@ export function Search() {
     <section class="search" aria-labelledby="search-title">
       <h2 id="search-title">What sounds like this?</h2>
       <Ask />
-      {query.value && <Asked />}
+      {query.value ? (
+        <Asked />
+      ) : (
+        <p class="quiet">
+          Give it one note of an instrument, and it names the patches that come nearest: to hear, to compare, to download.
+          Or play the map, and look for patches like the place you found.
+        </p>
+      )}
       {query.value && <FilterChoice />}
       {searchError.value && (
         <div class="problem" role="alert">
@@ -104,7 +111,7 @@ function Asked() {
         <button class="plain" onClick={clearSearch} aria-label="Clear the search">✕</button>
       </header>
       {buffer ? (
-        <Picture buffer={buffer} seconds={buffer.duration} label="Your sound" />
+        <Picture buffer={buffer} seconds={buffer.duration} label={`${buffer.duration.toFixed(1)} s`} />
       ) : (
         !like && <p class="quiet">This browser cannot play this format; the service may know it.</p>
       )}

@@ -48,6 +48,7 @@ export interface Aspects {
 
 const STEP_SECONDS = 0.01;
 const LONGEST_SECONDS = 2.2; // a preview fades out after that
+const BRIGHTEST_HZ = 11_000;
 const ENVELOPE_FLOOR_DB = -48;
 
 export function aspects(buffer: AudioBuffer): Aspects {
@@ -63,16 +64,17 @@ export function aspects(buffer: AudioBuffer): Aspects {
   const onset = Math.max(0, levels.findIndex((level) => level > -40));
   const count = Math.round(LONGEST_SECONDS / STEP_SECONDS);
   const sounding = samples.subarray(onset * step, (onset + count) * step);
+  const binHz = buffer.sampleRate / SIZE;
   let weighted = 0;
   let total = 1e-12;
   for (const frame of frames(sounding, 60)) {
-    frame.forEach((magnitude, bin) => {
-      weighted += magnitude * magnitude * bin;
-      total += magnitude * magnitude;
-    });
+    // A preview ends at 12 kHz: what a recording has above that must not count.
+    for (let bin = 0; bin < frame.length && bin * binHz < BRIGHTEST_HZ; bin++) {
+      weighted += frame[bin]! ** 2 * bin * binHz;
+      total += frame[bin]! ** 2;
+    }
   }
-  const centroidHz = (weighted / total) * (buffer.sampleRate / SIZE);
-  return { brightness: Math.log2(Math.max(1, centroidHz)), envelope: levels.slice(onset, onset + count) };
+  return { brightness: Math.log2(Math.max(1, weighted / total)), envelope: levels.slice(onset, onset + count) };
 }
 
 /** In octaves. */

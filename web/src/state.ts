@@ -4,7 +4,7 @@ import { computed, signal } from "@preact/signals";
 import { quadtree, type Quadtree } from "d3-quadtree";
 import * as api from "./api";
 import type { Filters, Hit, Library, Location, Patch, SearchAnswer } from "./api";
-import { hush, play, preview, type Playing } from "./player";
+import { hush, placeNote, play, preview, type Playing } from "./player";
 import { aspects, brightnessDistance, envelopeDistance, type Aspects } from "./spectrum";
 import { decode, wav } from "./wav";
 import { familyName, keyName } from "./words";
@@ -37,11 +37,8 @@ export async function loadLibrary(): Promise<void> {
     library.value = loaded;
   } catch (error) {
     libraryError.value = api.messageOf(error);
-    needsKey.value = error instanceof api.ServiceError && error.status === 401;
   }
 }
-
-export const needsKey = signal(false);
 
 export function toggleFamily(family: string): void {
   const next = new Set(shown.value);
@@ -138,6 +135,16 @@ export async function searchWith(name: string, recording: Blob): Promise<void> {
   query.value = { name, recording: sent, like: null, buffer };
   located.value = null;
   await search({ locate: true });
+}
+
+/** Search with what the present place sounds like. */
+export async function searchPlace(): Promise<void> {
+  try {
+    const note = await placeNote({ ...place.value, pitch: key.value, velocity: 100 });
+    await searchWith(`This place at ${keyName(key.value)}`, wav(note));
+  } catch (error) {
+    searchError.value = api.messageOf(error);
+  }
 }
 
 export async function searchLike(patch: { patch_id: string; name: string; links: { preview: string } }): Promise<void> {

@@ -1,10 +1,12 @@
 // PCM in and out: what the browser decoded becomes a WAV that the service reads.
 
-const RATE = 48_000;
+/** What the service's notes and previews have, in Hz. */
+export const SERVICE_RATE = 24_000;
+const RECORDING_RATE = 48_000;
 
-/** Decode anything that the browser knows, before any gesture has let it play. */
-export function decode(data: ArrayBuffer): Promise<AudioBuffer> {
-  return new OfflineAudioContext(1, 1, RATE).decodeAudioData(data);
+/** Decode anything that the browser knows; unlike an AudioContext, this needs no gesture. */
+export function decode(data: ArrayBuffer, rate = RECORDING_RATE): Promise<AudioBuffer> {
+  return new OfflineAudioContext(1, 1, rate).decodeAudioData(data);
 }
 
 /** The channels' mean, float32 [samples]. */
