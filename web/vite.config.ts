@@ -1,6 +1,8 @@
 // `npm run build` writes the page that the service ships: src/timbrel/serving/page.
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
 import license from "rollup-plugin-license";
-import { defineConfig } from "vite";
+import { defineConfig, type Plugin } from "vite";
 
 const page = "../src/timbrel/serving/page";
 
@@ -14,6 +16,7 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     rollupOptions: {
       plugins: [
+        sources(),
         license({
           thirdParty: { includeSelf: false, output: { file: `${page}/licences.txt` } },
         }),
@@ -30,3 +33,17 @@ export default defineConfig({
     ),
   },
 });
+
+/** The checksum of what the page is built from, for a test to tell that the built files are of these sources. */
+function sources(): Plugin {
+  return {
+    name: "sources",
+    generateBundle() {
+      const inside = readdirSync("src").map((name) => `src/${name}`);
+      const files = ["index.html", "package-lock.json", "vite.config.ts", ...inside].sort();
+      const sum = createHash("sha256");
+      for (const file of files) sum.update(`${file}\0`).update(readFileSync(file)).update("\0");
+      this.emitFile({ type: "asset", fileName: "sources.sha256", source: `${sum.digest("hex")}\n` });
+    },
+  };
+}
