@@ -102,7 +102,7 @@ def visit(
         context.add_init_script(before)
     page = context.new_page()
     visitor = Visit(page, url)
-    page.on("request", visitor.asked.append)
+    page.on("request", lambda request: visitor.asked.append(request))
     page.on("console", lambda message: message.type == "error" and visitor.complaints.append(message.text))
     page.on("pageerror", lambda error: visitor.complaints.append(str(error)))
     try:

@@ -51,7 +51,11 @@ def test_the_page_names_its_assets_and_no_other_host(client: TestClient) -> None
 
 def test_assets_are_kept_for_ever_and_the_page_is_not(client: TestClient) -> None:
     assert client.get("/").headers["cache-control"] == "no-cache"
-    types = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+    types = {
+        ".js": "text/javascript; charset=utf-8",
+        ".css": "text/css; charset=utf-8",
+        ".svg": "image/svg+xml",
+    }
     for path in ASSETS:
         assert re.fullmatch(r"[a-z]+-[\w-]{8}\.(js|css|svg)", path.name)
         answer = client.get(f"/assets/{path.name}")
@@ -69,7 +73,9 @@ def test_what_the_browser_has_is_not_sent_again(client: TestClient) -> None:
         assert client.get(path, headers={"if-none-match": '"other"'}).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["index.html", "..%2Findex.html", "%2e%2e/index.html", "", "index-00000000.js"])
+@pytest.mark.parametrize(
+    "name", ["index.html", "..%2Findex.html", "%2e%2e/index.html", "", "index-00000000.js"]
+)
 def test_nothing_else_is_an_asset(client: TestClient, name: str) -> None:
     assert client.get(f"/assets/{name}").status_code == 404
 

@@ -67,7 +67,7 @@ function Weighing() {
               disabled={measuredHere && !query.value?.buffer}
               onInput={(event) => weigh(aspect, Number(event.currentTarget.value))}
             />
-            <output>{given[aspect]}</output>
+            <output>{weights.value ? given[aspect] : "–"}</output>
           </label>
         );
       })}
@@ -149,8 +149,8 @@ function Details({ hit, onProblem }: { hit: Hit; onProblem: (text: string) => vo
   };
   return (
     <div class="details">
-      {mine && buffer.value && <Picture buffer={mine} seconds={seconds} label="A · your sound" />}
-      {buffer.value && <Picture buffer={buffer.value} seconds={seconds} label={`B · ${hit.name}`} />}
+      {mine && buffer.value && <Picture buffer={mine} seconds={seconds} label="A, your sound" caption="A · your sound" />}
+      {buffer.value && <Picture buffer={buffer.value} seconds={seconds} label={`B, ${hit.name}`} caption={`B · ${hit.name}`} />}
       <div class="actions">
         {mine && buffer.value && <Compare a={mine} b={buffer.value} name={hit.name} />}
         <button onClick={() => void searchLike(hit)}>More like this</button>

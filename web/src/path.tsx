@@ -60,8 +60,9 @@ export function Path() {
           min={2}
           max={24}
           value={steps.value}
-          onChange={(event) => {
-            steps.value = Math.max(2, Math.min(24, Math.round(Number(event.currentTarget.value)) || 7));
+          onInput={(event) => {
+            const wanted = Math.round(Number(event.currentTarget.value));
+            if (wanted >= 2 && wanted <= 24) steps.value = wanted;
           }}
         />
       </label>

@@ -8,7 +8,7 @@ import { mono } from "./wav";
 const WAVE_SHARE = 0.3;
 
 /** `seconds`: the time that the whole width stands for, so that two pictures can be compared. */
-export function Picture({ buffer, seconds, label }: { buffer: AudioBuffer; seconds: number; label: string }) {
+export function Picture({ buffer, seconds, label, caption }: { buffer: AudioBuffer; seconds: number; label: string; caption?: string }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const isDark = dark.value;
   useEffect(() => {
@@ -26,8 +26,8 @@ export function Picture({ buffer, seconds, label }: { buffer: AudioBuffer; secon
   }, [buffer, seconds, isDark]);
   return (
     <figure class="picture">
+      {caption && <figcaption aria-hidden="true">{caption}</figcaption>}
       <canvas ref={canvas} role="img" aria-label={`${label}: waveform and spectrogram, ${buffer.duration.toFixed(1)} seconds`} />
-      <figcaption aria-hidden="true">{label}</figcaption>
     </figure>
   );
 }

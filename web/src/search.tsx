@@ -111,7 +111,7 @@ function Asked() {
         <button class="plain" onClick={clearSearch} aria-label="Clear the search">✕</button>
       </header>
       {buffer ? (
-        <Picture buffer={buffer} seconds={buffer.duration} label={`${buffer.duration.toFixed(1)} s`} />
+        <Picture buffer={buffer} seconds={buffer.duration} label="Your sound" />
       ) : (
         !like && <p class="quiet">This browser cannot play this format; the service may know it.</p>
       )}

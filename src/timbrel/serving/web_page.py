@@ -50,7 +50,9 @@ class _File:
 
     def answer(self, request: Request, cache: str) -> Response:
         headers = _HEADERS | {"cache-control": cache, "etag": self.etag}
-        known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+        known = [
+            tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")
+        ]
         if self.etag in known:
             return Response(status_code=304, headers=headers)
         return Response(self.data, media_type=self.media_type, headers=headers)
