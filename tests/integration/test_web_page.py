@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Request, Route, expect
 from support.browser import DESK, PHONE, Visit, chromium, visit
 from support.recordings import encoded, note, wav_note
 from support.serving import Serving
@@ -151,6 +151,70 @@ def test_dragging_plays_along_the_way_and_ends_on_a_whole_note(visitor: Visit) -
     places = [each["x"] for each in visitor.notes() if each["seconds"] == 0.6]
     assert places == pytest.approx([-0.4, -0.3, -0.1, 0.1, 0.3], abs=0.01)
     assert visitor.notes()[-1]["x"] == pytest.approx(0.3, abs=0.01)
+
+
+def test_a_fast_drag_asks_for_one_note_at_a_time(visitor: Visit) -> None:
+    page = visitor.page
+    running: set[Request] = set()
+    most = 0
+
+    def began(request: Request) -> None:
+        nonlocal most
+        if request.url.endswith("/synthesize"):
+            running.add(request)
+            most = max(most, len(running))
+
+    page.on("request", began)
+    page.on("requestfinished", lambda request: running.discard(request))
+    page.on("requestfailed", lambda request: running.discard(request))
+    page.mouse.move(*visitor.pixel(-0.6, -0.1))
+    page.mouse.down()
+    page.mouse.move(*visitor.pixel(0.6, -0.1), steps=60)
+    page.mouse.up()
+    visitor.until(
+        lambda: visitor.notes() and visitor.notes()[-1]["x"] == pytest.approx(0.6, abs=0.01),
+        "its end is there",
+    )
+    assert len(visitor.notes()) < 50
+    assert most <= 2  # a short note, and the whole one that it takes the place of
+
+
+def test_until_the_service_answers_a_patch_nearby_is_heard(visitor: Visit, http: httpx.Client) -> None:
+    page = visitor.page
+    patch = _patch(http, "Tone 5")
+    waiting: list[Route] = []
+    page.route("**/synthesize", lambda route: waiting.append(route))
+    with page.expect_response("**/preview") as fetched:
+        page.mouse.move(*visitor.pixel(patch["x"], patch["y"]))
+    fetched.value.finished()
+    assert patch["patch_id"] in fetched.value.url
+    # What was fetched is decoded a moment later.
+    visitor.until(
+        lambda: (_touch(visitor, patch["x"], patch["y"]), page.wait_for_timeout(150), visitor.sounds())[2],
+        "it is heard",
+    )
+    assert visitor.sounds()[0] == "nearby"
+    page.unroute("**/synthesize")
+    for route in waiting:
+        route.abort()
+    visitor.complaints.clear()
+
+
+def test_a_key_struck_shortly_is_heard(visitor: Visit) -> None:
+    expect(visitor.page.get_by_role("button", name="Play a sound")).to_be_visible()
+    visitor.page.keyboard.press("g")
+    visitor.until(visitor.sounds, "it is heard")
+    assert visitor.notes()[0]["pitch"] == 67
+
+
+def test_a_finger_plays_and_does_not_scroll(browser: Browser, serving: Serving) -> None:
+    with visit(browser, serving.url, size=PHONE, touch=True) as visitor:
+        page = visitor.page
+        expect(page.get_by_role("button", name="Play a sound")).to_be_visible()
+        page.touchscreen.tap(*visitor.pixel(0.5, 0.5))
+        visitor.until(visitor.sounds, "the place sounds")
+        assert visitor.notes()[0]["x"] == pytest.approx(0.5, abs=0.02)
+        assert page.evaluate("scrollY") == 0
 
 
 def test_the_legend_filters_and_zoom_enlarges(visitor: Visit, http: httpx.Client) -> None:

@@ -88,6 +88,7 @@ def visit(
     *,
     size: tuple[int, int] = DESK,
     scheme: Literal["light", "dark"] = "light",
+    touch: bool = False,
     before: str = "",
 ) -> Iterator[Visit]:
     """A new visitor. ``before``: a script that runs ahead of the page's. Nothing may come from another host; whoever
@@ -96,6 +97,7 @@ def visit(
         viewport={"width": size[0], "height": size[1]},
         color_scheme=scheme,
         accept_downloads=True,
+        has_touch=touch,
         permissions=["microphone"],
     )
     if before:

@@ -51,7 +51,24 @@ export function TimbreMap() {
     const element = canvas.current!;
     const view = new View(() => library.value?.map.radius ?? 1);
     const moved = signal(0);
-    let held: { id: number; playing: Playing | null; last: { x: number; y: number } } | undefined;
+    let held: { id: number; last: { x: number; y: number } } | undefined;
+    // Along a drag one note is asked for at a time: when it is there, the place that the hand has reached by then.
+    let latest: Playing | undefined;
+    let busy = false;
+    let again = false;
+    const strum = () => {
+      again = busy;
+      if (busy) return;
+      busy = true;
+      const note = sound("map", key.peek(), { whole: false });
+      latest = note;
+      const done = () => {
+        busy = false;
+        if (again) strum();
+        else if (!held) note.complete();
+      };
+      note.started.then(done, done);
+    };
 
     const zooming = zoom<HTMLCanvasElement, unknown>()
       .scaleExtent([1, 12])
@@ -88,7 +105,7 @@ export function TimbreMap() {
     let resting: ReturnType<typeof setTimeout> | undefined;
     const down = (event: PointerEvent) => {
       if (mode.peek() === "move" || event.button !== 0 || (held && event.pointerId !== held.id)) {
-        held?.playing?.release(); // a second finger zooms
+        if (held) latest?.release(); // a second finger zooms
         held = undefined;
         return;
       }
@@ -97,11 +114,12 @@ export function TimbreMap() {
       const patch = under(event);
       if (mode.peek() === "path") {
         ends.value = [last, last];
-        held = { id: event.pointerId, playing: null, last };
+        held = { id: event.pointerId, last };
         return;
       }
       moveTo(patch?.x ?? last.x, patch?.y ?? last.y);
-      held = { id: event.pointerId, playing: sound("map"), last };
+      held = { id: event.pointerId, last };
+      latest = sound("map");
       say(patch ? `${patch.name}, ${familyName(patch.family)}` : "");
     };
     const move = (event: PointerEvent) => {
@@ -124,15 +142,15 @@ export function TimbreMap() {
       held.last = { x, y };
       moveTo(x, y);
       hovered.value = under(event);
-      const next = sound("map", key.peek(), { whole: false });
-      held.playing = next;
+      strum();
       clearTimeout(resting);
-      resting = setTimeout(() => next.complete(), 180);
+      resting = setTimeout(() => !busy && latest?.complete(), 180);
     };
     const up = (event: PointerEvent) => {
       if (held?.id !== event.pointerId) return;
-      held.playing?.complete();
       held = undefined;
+      clearTimeout(resting);
+      if (!busy && mode.peek() === "play") latest?.complete();
     };
     const leave = () => (hovered.value = null);
     element.addEventListener("pointerdown", down);

@@ -14,6 +14,7 @@ const FULL_SECONDS = 3.5;
 const PATIENCE_MS = 100;
 const FADE_SECONDS = 0.06;
 const RELEASE_SECONDS = 0.35;
+const LEAST_MS = 350;
 const KEPT = 120;
 
 let context: AudioContext | undefined;
@@ -192,9 +193,7 @@ export function play(name: string, touch: Touch, { nearby, whole = true }: { nea
     if (stop.signal.aborted) return;
     const first = !voice.sounds;
     voice.play(buffer, options);
-    if (first) {
-      performance.measure("timbrel:first-sound", { start: touched, detail: { step } });
-    }
+    if (first && voice.sounds) performance.measure("timbrel:first-sound", { start: touched, detail: { step } });
   };
 
   let completed = false;
@@ -231,7 +230,14 @@ export function play(name: string, touch: Touch, { nearby, whole = true }: { nea
   });
   return {
     started,
-    release: () => voice.stop(RELEASE_SECONDS),
+    release: () => {
+      // However short the key was struck, it is heard.
+      const letGo = () => {
+        const left = LEAST_MS - (performance.now() - touched);
+        setTimeout(() => voice.stop(RELEASE_SECONDS), Math.max(0, left));
+      };
+      started.then(letGo, () => undefined);
+    },
     complete: () => void complete().catch(() => undefined),
   };
 }
