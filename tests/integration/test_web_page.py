@@ -194,10 +194,7 @@ def test_until_the_service_answers_a_patch_nearby_is_heard(visitor: Visit, http:
         "it is heard",
     )
     assert visitor.sounds()[0] == "nearby"
-    page.unroute("**/synthesize")
-    for route in waiting:
-        route.abort()
-    visitor.complaints.clear()
+    assert waiting  # and never answered
 
 
 def test_a_key_struck_shortly_is_heard(visitor: Visit) -> None:

@@ -11,7 +11,7 @@ import { decode, SERVICE_RATE } from "./wav";
 
 const SHORT_SECONDS = 0.6;
 const FULL_SECONDS = 3.5;
-const PATIENCE_MS = 100;
+const PATIENCE_MS = 80;
 const FADE_SECONDS = 0.06;
 const RELEASE_SECONDS = 0.35;
 const LEAST_MS = 350;
@@ -28,7 +28,8 @@ function running(): AudioContext {
 
 /** One sounding thing, whose source may be exchanged while it sounds. */
 class Voice {
-  private readonly began: number;
+  /** When it first sounded, in the context's seconds; undefined before. */
+  private began: number | undefined;
   private current: { source: AudioBufferSourceNode; gain: GainNode } | undefined;
   private releasing = false;
   onend: (() => void) | undefined;
@@ -36,27 +37,24 @@ class Voice {
   constructor(
     private readonly context: AudioContext,
     private readonly level = 1,
-  ) {
-    this.began = context.currentTime;
-  }
+  ) {}
 
-  get sounds(): boolean {
-    return this.current !== undefined;
+  get hasSounded(): boolean {
+    return this.began !== undefined;
   }
 
   /** Go on with this buffer, from as far as the voice has come. */
-  play(buffer: AudioBuffer, { rate = 1, level = this.level, loop = false, restart = false } = {}): void {
+  play(buffer: AudioBuffer, { rate = 1, level = this.level } = {}): void {
     if (this.releasing) return;
     const now = this.context.currentTime;
-    const offset = this.current && !restart ? now - this.began : 0;
+    this.began ??= now;
+    const offset = now - this.began;
     if (offset >= buffer.duration) return;
-    const source = new AudioBufferSourceNode(this.context, { buffer, playbackRate: rate, loop });
-    const gain = new GainNode(this.context, { gain: this.current ? 0 : level });
+    const source = new AudioBufferSourceNode(this.context, { buffer, playbackRate: rate });
+    const gain = new GainNode(this.context, { gain: offset ? 0 : level });
     source.connect(gain).connect(this.context.destination);
-    if (this.current) {
-      gain.gain.linearRampToValueAtTime(level, now + FADE_SECONDS);
-      this.fade(this.current, FADE_SECONDS);
-    }
+    if (offset) gain.gain.setValueAtTime(0, now).linearRampToValueAtTime(level, now + FADE_SECONDS);
+    if (this.current) this.fade(this.current, FADE_SECONDS);
     source.start(now, offset * rate);
     const mine = { source, gain };
     source.onended = () => {
@@ -191,9 +189,9 @@ export function play(name: string, touch: Touch, { nearby, whole = true }: { nea
 
   const sound = (buffer: AudioBuffer, step: string, options = {}) => {
     if (stop.signal.aborted) return;
-    const first = !voice.sounds;
+    const first = !voice.hasSounded;
     voice.play(buffer, options);
-    if (first && voice.sounds) performance.measure("timbrel:first-sound", { start: touched, detail: { step } });
+    if (first && voice.hasSounded) performance.measure("timbrel:first-sound", { start: touched, detail: { step } });
   };
 
   let completed = false;
@@ -205,7 +203,7 @@ export function play(name: string, touch: Touch, { nearby, whole = true }: { nea
 
   const patience = setTimeout(() => {
     const buffer = nearby && previews.get(nearby.patch_id)?.buffer;
-    if (buffer && !voice.sounds) {
+    if (buffer && !voice.hasSounded) {
       const rate = 2 ** ((touch.pitch - previewPitch(nearby)) / 12);
       if (rate >= 0.5 && rate <= 2) sound(buffer, "nearby", { rate, level: 0.5 });
     }
