@@ -598,45 +598,21 @@ def test_health(http: httpx.Client) -> None:
 
 
 def test_the_documentation_page_needs_no_other_host(http: httpx.Client) -> None:
-    page = http.get("/docs")
-    assert page.headers["content-type"].startswith("text/html")
-    assert "http://" not in page.text
-    assert "https://" not in page.text
-    assert "/docs.json" in page.text
+    for path in ("/", "/docs"):
+        page = http.get(path)
+        assert page.headers["content-type"].startswith("text/html")
+        assert "http://" not in page.text
+        assert "https://" not in page.text
+        assert "/docs.json" in page.text
     for asset in ("/static_content/swagger-ui.css", "/static_content/swagger-ui-bundle.js"):
         assert http.get(asset).status_code == 200
-
-
-def test_the_library_is_every_patch_and_its_map(http: httpx.Client) -> None:
-    answer = http.get("/library")
-    library = answer.json()
-    bundle = Bundle.open(tiny_bundle_folder())
-    assert library["bundle"] == bundle.id
-    assert library["map"] == {
-        "radius": bundle.manifest.map.radius,
-        "pitch_low": 48,
-        "pitch_high": 72,
-        "velocity_low": 40,
-        "velocity_high": 127,
-    }
-    assert [(each["patch_id"], each["x"], each["y"]) for each in library["patches"]] == [
-        (patch.patch_id, patch.x, patch.y) for patch in bundle.patches
-    ]
-    bundle.close()
-    by_name = {each["name"]: each for each in library["patches"]}
-    assert by_name["Tone 1"]["pitches"] == pytest.approx([48, 54, 60, 66, 72], abs=0.1)
-    assert by_name["Octave Up"]["pitches"] == pytest.approx([60, 66, 72, 78, 84], abs=0.1)
-    assert by_name["Hiss"]["pitches"] == []
-    assert http.get(by_name["Hiss"]["links"]["preview"]).status_code == 200
-    again = http.get("/library", headers={"if-none-match": answer.headers["etag"]})
-    assert (again.status_code, again.content) == (304, b"")
 
 
 def test_the_openapi_document_is_true(http: httpx.Client) -> None:
     document = http.get("/docs.json").json()
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
-        "/search", "/synthesize", "/instrument", "/locate", "/library", "/patches/{patch_id}/file",
+        "/search", "/synthesize", "/instrument", "/locate", "/patches/{patch_id}/file",
         "/patches/{patch_id}/preview", "/livez", "/readyz", "/metrics",
     }  # fmt: skip
     schemas = document["components"]["schemas"]

@@ -16,7 +16,6 @@ from timbrel.library.bundle import Bundle
 from timbrel.serving.schemas import (
     ErrorAnswer,
     InstrumentRequest,
-    LibraryAnswer,
     LocateAnswer,
     LocateOptions,
     SearchAnswer,
@@ -44,7 +43,6 @@ def document(bundle: Bundle) -> dict[str, Any]:
         (ErrorAnswer, "serialization"),
         (SearchAnswer, "serialization"),
         (LocateAnswer, "serialization"),
-        (LibraryAnswer, "serialization"),
         (SynthesizeRequest, "validation"),
         (InstrumentRequest, "validation"),
         (SearchOptions, "validation"),
@@ -71,7 +69,6 @@ def document(bundle: Bundle) -> dict[str, Any]:
             "/synthesize": {"post": _synthesize()},
             "/instrument": {"post": _instrument()},
             "/locate": {"post": _locate(locating)},
-            "/library": {"get": _library()},
             "/patches/{patch_id}/file": {"get": _patch_file()},
             "/patches/{patch_id}/preview": {"get": _patch_preview()},
             "/livez": {"get": _plain("livez", "Whether the process lives.")},
@@ -194,11 +191,6 @@ def _locate(options: dict[str, Any]) -> dict[str, Any]:
         requestBody=_form(recording | options["properties"]),
         parameters=_in_the_query(options),
     )
-
-
-def _library() -> dict[str, Any]:
-    answer = _json("LibraryAnswer") | {"description": "The patches, their places on the map, and its limits."}
-    return _operation("library", "Every patch of the library, and the map.", answer, (500, 503))
 
 
 def _patch_file() -> dict[str, Any]:

@@ -1,5 +1,4 @@
-"""The GET routes beside BentoML's own: the web page, the library, a patch's file and preview, the documentation, the
-metrics.
+"""The GET routes beside BentoML's own: a patch's file and preview, the documentation, the metrics.
 
 BentoML mounts ``application`` at the root; a path that is not here falls through to BentoML's routes. Its own start
 page calls a tag manager on another host, so ``/`` and ``/docs`` are ours: the same Swagger UI, nothing from elsewhere.
@@ -19,10 +18,9 @@ from starlette.routing import Route
 from timbrel.errors import TimbrelError
 from timbrel.library import previews
 from timbrel.library.bundle import Bundle
-from timbrel.serving import metrics, web_page
+from timbrel.serving import metrics
 from timbrel.serving.exchange import Problem, note
 from timbrel.serving.openapi import document
-from timbrel.serving.schemas import LibraryAnswer
 
 # Bundles are immutable, but the same patch may sound otherwise in the next one.
 _CACHE = "public, max-age=300"
@@ -50,10 +48,10 @@ _DOCS = """<!doctype html>
 def application(bundle: Callable[[], Bundle]) -> Starlette:
     """The routes, over the bundle that ``bundle()`` gives at the time of the request."""
 
-    def answering(page: Callable[[Bundle, Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+    def answering(page: Callable[[Bundle, str], Response]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             try:
-                return page(bundle(), request)
+                return page(bundle(), request.path_params["patch_id"])
             except TimbrelError as error:
                 note(Problem.of(error))
                 return Response(status_code=error.http_status)
@@ -72,28 +70,18 @@ def application(bundle: Callable[[], Bundle]) -> Starlette:
 
     return Starlette(
         routes=[
-            *web_page.routes(),
+            Route("/", docs),
             Route("/docs", docs),
             Route("/docs.json", openapi),
             Route("/metrics", exposition),
-            Route("/library", answering(_library)),
             Route("/patches/{patch_id}/file", answering(_file)),
             Route("/patches/{patch_id}/preview", answering(_preview)),
         ]
     )
 
 
-def _library(bundle: Bundle, request: Request) -> Response:
-    headers = {"cache-control": "no-cache", "etag": f'"{bundle.id[:32]}"'}
-    if headers["etag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(
-        LibraryAnswer.of(bundle).model_dump_json(), media_type="application/json", headers=headers
-    )
-
-
-def _file(bundle: Bundle, request: Request) -> Response:
-    file = bundle.patch_file(request.path_params["patch_id"])
+def _file(bundle: Bundle, patch_id: str) -> Response:
+    file = bundle.patch_file(patch_id)
     disposition = f"attachment; filename*=UTF-8''{quote(file.filename)}"
     return Response(
         file.data,
@@ -102,9 +90,7 @@ def _file(bundle: Bundle, request: Request) -> Response:
     )
 
 
-def _preview(bundle: Bundle, request: Request) -> Response:
+def _preview(bundle: Bundle, patch_id: str) -> Response:
     return Response(
-        bundle.preview(request.path_params["patch_id"]),
-        media_type=previews.MEDIA_TYPE,
-        headers={"cache-control": _CACHE},
+        bundle.preview(patch_id), media_type=previews.MEDIA_TYPE, headers={"cache-control": _CACHE}
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -17,8 +16,6 @@ from timbrel.engine.engine import (
 )
 from timbrel.engine.results import Hit, Location, Neighbour, Query, SearchResult
 from timbrel.engine.search import MAX_DEPTH, MAX_HITS
-from timbrel.library.bundle import Bundle
-from timbrel.library.tables import Patch
 from timbrel.pitch.gate import Decision
 
 Gate = Literal["auto", "require", "off"]
@@ -318,70 +315,6 @@ class LocateAnswer(BaseModel):
             y=location.y,
             query=QueryAnswer.of(location.query),
             nearest=[NeighbourAnswer.of(neighbour) for neighbour in location.nearest],
-        )
-
-
-class MapAnswer(BaseModel):
-    """What may be asked of /synthesize."""
-
-    radius: float = Field(description="Places lie within this distance of (0, 0).")
-    pitch_low: int = Field(description="Lowest MIDI key.")
-    pitch_high: int
-    velocity_low: int = Field(description="Softest velocity that the generator has learnt.")
-    velocity_high: int
-
-
-class PatchAnswer(BaseModel):
-    """A patch of the library."""
-
-    patch_id: str
-    name: str
-    family: str
-    bank: str
-    engine: str = Field(description="dx7, or soundfont.")
-    x: float = Field(description="Its place on the timbre map.")
-    y: float
-    pitches: list[float] = Field(
-        description="MIDI pitches of its renders, ascending; without those that have no pitch."
-    )
-    links: Links
-
-    @classmethod
-    def of(cls, bundle: Bundle, patch: Patch) -> PatchAnswer:
-        sounding = (bundle.renders[row].f0_midi for row in bundle.rows_of(patch.patch_id))
-        return cls(
-            patch_id=patch.patch_id,
-            name=patch.name,
-            family=patch.family,
-            bank=patch.bank,
-            engine=patch.engine,
-            x=patch.x,
-            y=patch.y,
-            pitches=sorted(round(pitch, 2) for pitch in sounding if not math.isnan(pitch)),
-            links=Links.of(patch.patch_id),
-        )
-
-
-class LibraryAnswer(BaseModel):
-    """Every patch that is searched, and the map they lie on."""
-
-    bundle: str = Field(description="The content hash that names the bundle.")
-    map: MapAnswer
-    patches: list[PatchAnswer]
-
-    @classmethod
-    def of(cls, bundle: Bundle) -> LibraryAnswer:
-        limits = bundle.manifest.map
-        return cls(
-            bundle=bundle.id,
-            map=MapAnswer(
-                radius=limits.radius,
-                pitch_low=limits.pitch_low,
-                pitch_high=limits.pitch_high,
-                velocity_low=limits.velocity_low,
-                velocity_high=limits.velocity_high,
-            ),
-            patches=[PatchAnswer.of(bundle, patch) for patch in bundle.patches],
         )
 
 
