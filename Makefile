@@ -6,7 +6,7 @@ VENV := $(or $(TIMBREL_VENV),.venv)
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: help setup-serve setup serve test unit lint format repro smoke studies mlflow lock readme clean
+.PHONY: help setup-serve setup serve test unit lint format proto repro smoke studies mlflow lock readme clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -35,6 +35,9 @@ lint: setup ## ruff, mypy, import-linter
 format: setup ## put the code into ruff's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+proto: setup ## generate the Python modules of src/timbrel/v1/timbrel.proto
+	@$(BIN)/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src --grpc_python_out=src timbrel/v1/timbrel.proto
 
 repro: setup ## rebuild what params.yaml or the code changed
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro && $(BIN)/python scripts/readme.py

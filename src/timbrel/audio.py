@@ -10,6 +10,7 @@ Whatever is not readable becomes an AudioError or AudioTooLarge that says what t
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from timbrel.errors import AudioError, AudioTooLarge
+from timbrel.errors import AudioError, AudioTooLarge, InputError
 
 SAMPLE_RATE = 24_000
 """The rate everything inside works at, in Hz."""
@@ -58,7 +59,7 @@ def read(source: bytes | Path, *, limits: Limits | None = None) -> Audio:
     Raises AudioTooLarge for too many bytes or seconds, and AudioError for whatever else is wrong with it.
     """
     limits = limits or Limits()
-    data = _bytes_of(source, limits)
+    data = bytes_of(source, limits)
     if not data:
         raise AudioError("the audio is empty (0 bytes): send a WAV, FLAC, OGG, MP3 or AIFF file")
     try:
@@ -78,6 +79,23 @@ def read(source: bytes | Path, *, limits: Limits | None = None) -> Audio:
     return Audio(samples / np.float32(peak) if peak > 1.0 else samples, sample_rate)
 
 
+def read_all(
+    sources: Sequence[bytes | Path], *, limits: Limits | None = None, by: Callable[..., Audio] = read
+) -> list[Audio]:
+    """Each as ``by`` gives it, which takes what ``read`` takes; of several, the one that cannot be read is named by
+    its number.
+    """
+    recordings = []
+    for number, source in enumerate(sources, start=1):
+        try:
+            recordings.append(by(source, limits=limits))
+        except InputError as error:
+            if len(sources) == 1:
+                raise
+            raise type(error)(f"recording {number}: {error.message}") from None
+    return recordings
+
+
 def resample(audio: Audio, sample_rate: int = SAMPLE_RATE) -> Audio:
     """The same sound at another rate, in soxr's high quality."""
     if audio.sample_rate == sample_rate:
@@ -87,8 +105,17 @@ def resample(audio: Audio, sample_rate: int = SAMPLE_RATE) -> Audio:
 
 def wav_bytes(audio: Audio) -> bytes:
     """A 16-bit WAV file. What lies beyond full scale is clipped."""
+    return _wav(np.clip(audio.samples, -1.0, 1.0), audio.sample_rate, "PCM_16")
+
+
+def float_wav_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
+    """A 32-bit float WAV file of ``samples`` [n] or [n, channels]: nothing is rounded or clipped."""
+    return _wav(np.asarray(samples, dtype=np.float32), sample_rate, "FLOAT")
+
+
+def _wav(samples: np.ndarray, sample_rate: int, subtype: str) -> bytes:
     out = io.BytesIO()
-    soundfile.write(out, np.clip(audio.samples, -1.0, 1.0), audio.sample_rate, format="WAV", subtype="PCM_16")
+    soundfile.write(out, samples, sample_rate, format="WAV", subtype=subtype)
     return out.getvalue()
 
 
@@ -102,7 +129,8 @@ class _Source(io.BytesIO):
             return self.tell()
 
 
-def _bytes_of(source: bytes | Path, limits: Limits) -> bytes:
+def bytes_of(source: bytes | Path, limits: Limits) -> bytes:
+    """The recording's bytes, its size checked first. Raises AudioTooLarge, AudioError (no such file)."""
     if isinstance(source, bytes):
         size = len(source)
     else:

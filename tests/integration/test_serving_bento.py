@@ -53,13 +53,14 @@ def test_a_bento_builds_and_serves(tmp_path: Path) -> None:
 
     # What it was built from is gone, and the working directory is another one.
     shutil.rmtree(tmp_path / "context")
-    port = free_ports().http
+    ports = free_ports()
+    port = ports.http
     log = tmp_path / "log.txt"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)],
             cwd=tmp_path,
-            env=environment | {"TIMBREL_WORKERS": "1"},
+            env=environment | {"TIMBREL_WORKERS": "1", "TIMBREL_GRPC_PORT": str(ports.grpc)},
             stdout=output,
             stderr=subprocess.STDOUT,
         )

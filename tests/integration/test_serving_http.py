@@ -124,6 +124,44 @@ def test_options_count(http: httpx.Client) -> None:
     assert queried["query"]["gate"]["decision"] == "pitched"
 
 
+def test_the_library_page_by_page(http: httpx.Client) -> None:
+    info = http.get("/info").json()
+    assert (info["patches"], info["renders"], info["banks"]) == (14, 70, ["spare", "tiny"])
+    assert info["map"]["pitch_low"] == 48
+    assert (info["stage1_dimension"], info["stage2_dimension"]) == (D1, D2)
+    whole = http.get("/patches").json()
+    assert (whole["total"], whole["offset"], len(whole["patches"])) == (14, 0, 14)
+    pages = [http.get("/patches", params={"offset": n, "limit": 5}).json() for n in (0, 5, 10)]
+    assert [patch for page in pages for patch in page["patches"]] == whole["patches"]
+    spare = http.get("/patches?bank=spare&family=brass&family=flute").json()
+    assert (spare["total"], [patch["name"] for patch in spare["patches"]]) == (1, ["Octave Up"])
+    assert spare["patches"][0]["pitches"] == [60, 66, 72, 78, 84]
+    (patch,) = spare["patches"]
+    assert http.get(f"/patches/{patch['patch_id']}").json() == patch
+    assert http.get(patch["links"]["patch"]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code", "told"),
+    [
+        ("/patches?limit=0", 400, "invalid_input", "limit"),
+        ("/patches?limit=1001", 400, "invalid_input", "limit"),
+        ("/patches?offset=-1", 400, "invalid_input", "offset"),
+        ("/patches?offset=1e3", 400, "invalid_input", "offset"),
+        ("/patches?offset=1&offset=2", 400, "invalid_input", "more than once"),
+        ("/patches?page=2", 400, "invalid_input", "no field 'page'"),
+        ("/patches?family=none", 400, "invalid_input", "no family 'none'"),
+        (f"/patches?bank={'x' * 201}", 400, "invalid_input", "bank"),
+        ("/patches/nobody", 404, "not_found", "no patch 'nobody'"),
+    ],
+)
+def test_no_page_and_no_patch(http: httpx.Client, path: str, status: int, code: str, told: str) -> None:
+    answer = http.get(path)
+    assert answer.status_code == status
+    assert _error(answer)["code"] == code
+    assert told in _error(answer)["message"]
+
+
 # --- search by a patch, by vectors, by several recordings; filters, pages, near-duplicates -----------------------
 
 
@@ -612,8 +650,8 @@ def test_the_openapi_document_is_true(http: httpx.Client) -> None:
     document = http.get("/docs.json").json()
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
-        "/search", "/synthesize", "/instrument", "/locate", "/patches/{patch_id}/file",
-        "/patches/{patch_id}/preview", "/livez", "/readyz", "/metrics",
+        "/search", "/synthesize", "/instrument", "/locate", "/info", "/patches", "/patches/{patch_id}",
+        "/patches/{patch_id}/file", "/patches/{patch_id}/preview", "/livez", "/readyz", "/metrics",
     }  # fmt: skip
     schemas = document["components"]["schemas"]
     text = json.dumps(document)
@@ -628,6 +666,14 @@ def test_the_openapi_document_is_true(http: httpx.Client) -> None:
             assert answer["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
     hit = _search(http, wav_note(), k="1").json()["hits"][0]
     assert set(hit) == set(schemas["HitAnswer"]["properties"]) == set(schemas["HitAnswer"]["required"])
+    for path, model in (("/info", "InfoAnswer"), ("/patches", "PatchesAnswer")):
+        answer = http.get(path).json()
+        assert set(answer) == set(schemas[model]["properties"]) == set(schemas[model]["required"])
+    assert set(answer["patches"][0]) == set(schemas["PatchAnswer"]["properties"])
+    parameters = document["paths"]["/patches"]["get"]["parameters"]
+    assert {each["name"]: each["schema"].get("default") for each in parameters} == {
+        "offset": 0, "limit": 100, "family": [], "bank": [],
+    }  # fmt: skip
     form = document["paths"]["/search"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     options = {"like", "k", "offset", "gate", "pitch", "octaves", "family", "bank", "min_confidence", "fold"}
     assert set(form["properties"]) == {"audio", *options}

@@ -150,7 +150,7 @@ def test_without_triton_the_models_run_in_the_workers(tmp_path: Path) -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize("name", ["http", "triton_grpc"])
+@pytest.mark.parametrize("name", ["http", "grpc", "triton_grpc"])
 def test_a_busy_port_is_one_line_that_names_port_and_variable(tmp_path: Path, name: str) -> None:
     ports = free_ports()
     port = getattr(ports, name)

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
 from support.recordings import note
 from support.serving import Serving, free_ports
 from support.tiny_bundle import tiny_bundle_folder
@@ -141,6 +143,21 @@ def test_what_goes_wrong_has_its_own_error(serving: Serving, triton: TritonModel
     hurried.close()
     # The server took no harm.
     assert triton.run("map_encoder", {"embedding": _random(1, 150, 128)})["position"].shape == (1, 2)
+
+
+def test_the_raw_models_answer_anybody_who_speaks_kserve(serving: Serving, inprocess: OnnxModels) -> None:
+    """Triton's own endpoints, by its own clients, over gRPC and over HTTP."""
+    clip = _random(2, 72_000)
+    expected = inprocess.run("timbre_encoder", {"audio": clip})
+    for kind, port in ((triton_grpc, serving.ports.triton_grpc), (triton_http, serving.ports.triton_http)):
+        client = kind.InferenceServerClient(f"127.0.0.1:{port}")
+        assert client.is_server_ready()
+        audio = kind.InferInput("audio", list(clip.shape), "FP32")
+        audio.set_data_from_numpy(clip)
+        answer = client.infer("timbre_encoder", [audio])
+        for name, values in expected.items():
+            np.testing.assert_allclose(answer.as_numpy(name), values, rtol=0, atol=TOLERANCE, err_msg=name)
+        client.close()
 
 
 def test_nobody_there_is_unavailable() -> None:

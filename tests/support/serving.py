@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import httpx
 import psutil
 
@@ -21,14 +22,15 @@ STOP_SECONDS = 90
 @dataclass(frozen=True)
 class Ports:
     http: int
+    grpc: int
     triton_http: int
     triton_grpc: int
     triton_metrics: int
 
 
 def free_ports() -> Ports:
-    """Four ports that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(4)]
+    """Five ports that were free a moment ago."""
+    sockets = [socket.socket() for _ in range(5)]
     try:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
@@ -56,6 +58,7 @@ class Serving:
             "TIMBREL_BUNDLE": str(bundle),
             "TIMBREL_STATE": str(folder / "state"),
             "TIMBREL_HTTP_PORT": str(ports.http),
+            "TIMBREL_GRPC_PORT": str(ports.grpc),
             "TIMBREL_TRITON_HTTP_PORT": str(ports.triton_http),
             "TIMBREL_TRITON_GRPC_PORT": str(ports.triton_grpc),
             "TIMBREL_TRITON_METRICS_PORT": str(ports.triton_metrics),
@@ -78,6 +81,15 @@ class Serving:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.ports.http}"
+
+    @property
+    def grpc_target(self) -> str:
+        return f"127.0.0.1:{self.ports.grpc}"
+
+    def channel(self) -> grpc.Channel:
+        """A connection of its own: gRPC shares those of equal channels otherwise."""
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+        return grpc.insecure_channel(self.grpc_target, options=options)
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=120)

@@ -14,7 +14,8 @@ from support.tiny_bundle import PLACES, bundle_parts, tiny_bundle_folder
 from support.tiny_models import tone
 
 from timbrel.audio import Audio
-from timbrel.engine.asking import MAX_RECORDINGS, Asked, Like, Vectors
+from timbrel.engine.arguments import MAX_RECORDINGS
+from timbrel.engine.asking import Asked, Like, Vectors
 from timbrel.engine.engine import Engine
 from timbrel.engine.onnx_models import OnnxModels
 from timbrel.engine.results import SearchResult

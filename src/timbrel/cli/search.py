@@ -137,7 +137,7 @@ def echo_query(query: Query) -> None:
 
 def plain_query(query: Query) -> dict[str, object]:
     """The query as the HTTP service words it."""
-    gate = {"decision": query.gate.decision.value, "reason": query.gate.reason}
+    gate = asdict(query.gate)
     return {"f0_hz": query.f0_hz, "midi": query.midi, "confidence": query.confidence, "gate": gate}
 
 

@@ -18,6 +18,7 @@ def serve(port: int | None, bundle: Path | None) -> None:
     \b
     The environment sets the ports and the rest; the ones most wanted:
       TIMBREL_HTTP_PORT   where HTTP listens, on 127.0.0.1 (default 3000)
+      TIMBREL_GRPC_PORT   where gRPC listens, on 127.0.0.1 (default 3001)
       TIMBREL_HOST        another address to listen on
       TIMBREL_ENGINE      triton, inprocess, or auto (Triton where its wheel can run)
       TIMBREL_BUNDLE      another bundle

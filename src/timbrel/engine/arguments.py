@@ -6,6 +6,14 @@ import numpy as np
 
 from timbrel.errors import InputError
 
+MAX_RECORDINGS = 8
+MAX_HITS = 100
+MAX_DEPTH = 1000
+# Patches of the library in one answer.
+DEFAULT_PAGE, MAX_PAGE = 100, 1000
+DEFAULT_VELOCITY, HIGHEST_VELOCITY = 100, 127
+SHORTEST_SECONDS, LONGEST_SECONDS, DEFAULT_SECONDS = 0.2, 10.0, 4.0
+
 
 def number(name: str, value: object, low: float, high: float, what: str) -> float:
     """``value`` as a float within low..high, or an InputError that says what is wanted."""

@@ -14,14 +14,13 @@ from typing import TypeAlias
 import numpy as np
 
 from timbrel.audio import Audio
+from timbrel.engine.arguments import MAX_RECORDINGS
 from timbrel.engine.results import Query
 from timbrel.errors import InputError
 from timbrel.library.bundle import Bundle
 from timbrel.pitch import gate as gates
 from timbrel.pitch.gate import Decision, GateDecision, Mode
 from timbrel.pitch.scale import midi_to_hz
-
-MAX_RECORDINGS = 8
 
 
 @dataclass(frozen=True, slots=True)

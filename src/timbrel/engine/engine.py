@@ -25,12 +25,21 @@ from timbrel.codec import phase, spectrum
 from timbrel.codec.runtime import ENCODER, codec_of
 from timbrel.encoders import frontend
 from timbrel.engine import asking, placing, refinement
-from timbrel.engine.arguments import number, whole
+from timbrel.engine.arguments import (
+    DEFAULT_SECONDS,
+    DEFAULT_VELOCITY,
+    HIGHEST_VELOCITY,
+    LONGEST_SECONDS,
+    SHORTEST_SECONDS,
+    number,
+    whole,
+)
 from timbrel.engine.asking import Asked, Like, Question, Vectors
 from timbrel.engine.finish import finished
 from timbrel.engine.models import Models
 from timbrel.engine.results import Instrument, Location, Neighbour, Query, SearchResult
-from timbrel.engine.search import Search, Terms
+from timbrel.engine.search import Search
+from timbrel.engine.terms import Terms
 from timbrel.errors import InputError, UnsuitableQuery
 from timbrel.library import vectors
 from timbrel.library.bundle import Bundle
@@ -42,11 +51,9 @@ from timbrel.pitch.gate import Decision, GateDecision, Mode
 
 SAMPLE_RATE = spectrum.SAMPLE_RATE
 NOTE_FRAMES = 300
-DEFAULT_VELOCITY, HIGHEST_VELOCITY = 100, 127
 NEAREST = 10
 # Notes decoded in one call: a model server takes up to 16 (model_repository/codec_decoder).
 DECODER_BATCH = 8
-SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 10.0
 # The stages that ``observe`` hears of.
 STAGES = ("f0", "gate", "stage1", "index", "stage2", "map", "refine", "generate", "decode")
 
@@ -186,7 +193,7 @@ class Engine:
         *,
         x: float,
         y: float,
-        seconds: float = 4.0,
+        seconds: float = DEFAULT_SECONDS,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Instrument:
         """A place on the map at every key of the map (25), each note as ``synthesize`` gives it.

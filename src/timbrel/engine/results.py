@@ -47,7 +47,7 @@ class Hit:
 class SearchResult:
     """Hits, nearest first. None when the gate says silent or too short: there was nothing to compare.
 
-    ``total`` hits could be had by paging (up to ``search.MAX_DEPTH``); these begin after the first ``offset``.
+    ``total`` hits could be had by paging (up to ``arguments.MAX_DEPTH``); these begin after the first ``offset``.
     """
 
     query: Query
@@ -86,3 +86,62 @@ class Instrument:
     x: float
     y: float
     notes: tuple[tuple[int, Audio], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchInfo:
+    """One patch of the library. ``engine`` plays it: "dx7" or "soundfont"; ``x``, ``y``: its place on the map.
+
+    ``pitches``: MIDI, at which the library has a render of it, rising; none for a patch without a pitch.
+    """
+
+    patch_id: str
+    name: str
+    family: str
+    bank: str
+    engine: str
+    x: float
+    y: float
+    pitches: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchPage:
+    """A part of the library in its own order: ``total`` patches pass the filters, these come after ``offset``."""
+
+    patches: tuple[PatchInfo, ...]
+    total: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapLimits:
+    """Where the map ends (x² + y² ≤ radius²), and the MIDI keys and velocities that its generator has learnt."""
+
+    radius: float
+    pitch_low: int
+    pitch_high: int
+    velocity_low: int
+    velocity_high: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """What answers: Timbrel's version, the bundle by its content hash, and what may be asked of it.
+
+    ``bundle_revision``: the Git revision that built it. ``stage1_dimension`` and ``stage2_dimension``: sizes of the
+    vectors that a search takes. ``max_upload_bytes``: of all recordings of one question; ``max_seconds``: of each.
+    """
+
+    version: str
+    bundle_id: str
+    bundle_revision: str
+    patches: int
+    renders: int
+    families: tuple[str, ...]
+    banks: tuple[str, ...]
+    map: MapLimits
+    stage1_dimension: int
+    stage2_dimension: int
+    max_upload_bytes: int
+    max_seconds: float

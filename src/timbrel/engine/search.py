@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from timbrel.engine.arguments import number, whole
 from timbrel.engine.asking import Question
 from timbrel.engine.results import Hit, Query, SearchResult
-from timbrel.errors import InputError
+from timbrel.engine.terms import Terms
 from timbrel.library import two_stage
 from timbrel.library.bundle import Bundle
 from timbrel.library.coverage import WIDEST, Coverage
@@ -27,37 +26,7 @@ from timbrel.library.index import Found
 from timbrel.library.two_stage import Match
 from timbrel.pitch.gate import Decision, GateDecision
 
-MAX_HITS = 100
-MAX_DEPTH = 1000
-
 Timed = Callable[[str], AbstractContextManager[None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What may be found, and which part of it is wanted.
-
-    ``k`` hits (1-100) after the first ``offset``, together 1,000 at most. ``octaves``: renders around the pitch in
-    every octave count as near it. ``fold``: near-duplicates are one hit.
-
-    Raises InputError for a number out of range.
-    """
-
-    k: int = 10
-    offset: int = 0
-    octaves: bool = False
-    filters: Filters = field(default_factory=Filters)
-    fold: bool = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "k", whole("k", self.k, 1, MAX_HITS))
-        object.__setattr__(self, "offset", whole("offset", self.offset, 0, MAX_DEPTH - 1))
-        number("min_confidence", self.filters.min_confidence, 0, 1, "a confidence")
-        if self.offset + self.k > MAX_DEPTH:
-            raise InputError(
-                f"offset + k is at most {MAX_DEPTH}, not {self.offset + self.k}: narrow the search by family, bank "
-                "or pitch instead of paging further"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

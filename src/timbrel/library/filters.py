@@ -34,8 +34,8 @@ class Shelves:
 
     def __init__(self, patches: Sequence[Patch], renders: Sequence[Render], patch_of: np.ndarray) -> None:
         """``patch_of`` int [renders] numbers the patches from 0."""
-        self._family = _Names("family", [patch.family for patch in patches])
-        self._bank = _Names("bank", [patch.bank for patch in patches])
+        self._family = Names("family", [patch.family for patch in patches])
+        self._bank = Names("bank", [patch.bank for patch in patches])
         self._patch_of = patch_of
         pitched = [np.isfinite([r.f0_midi, r.f0_confidence]).all() for r in renders]
         # A render without a pitch is below every bound but 0.
@@ -55,8 +55,8 @@ class Shelves:
         return passing & (self._confidence >= filters.min_confidence)
 
 
-class _Names:
-    """One column of the patches' table: ``codes`` int [patches] point into ``known``."""
+class Names:
+    """One column of the patches' table; ``what`` is how a message calls it."""
 
     def __init__(self, what: str, values: Sequence[str]) -> None:
         self._what = what

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from timbrel.errors import AudioTooLarge, InputError, NotFound, TimbrelError, Unavailable
+from timbrel.errors import AudioTooLarge, InputError, NotFound, TimbrelError, TooManyRequests, Unavailable
 from timbrel.serving import metrics
 
 # Beyond the file itself: boundaries, part headers and the other fields of a form.
@@ -40,10 +40,12 @@ class Problem:
     status: int
     code: str
     message: str
+    retry_after: int | None = None
 
     @classmethod
     def of(cls, error: TimbrelError) -> Problem:
-        return cls(error.http_status, error.code, error.message)
+        wait = error.retry_after if isinstance(error, TooManyRequests) else None
+        return cls(error.http_status, error.code, error.message, wait)
 
 
 @dataclass(slots=True)
@@ -77,8 +79,10 @@ def noting() -> Iterator[None]:
 def endpoint_of(path: str) -> str:
     """The bounded name under which a path is counted."""
     parts = path[1:].split("/")
-    if len(parts) == 1 and parts[0] in ("search", "synthesize", "instrument", "locate"):
+    if len(parts) == 1 and parts[0] in ("search", "synthesize", "instrument", "locate", "patches", "info"):
         return parts[0]
+    if len(parts) == 2 and parts[0] == "patches":
+        return "patch"
     if len(parts) == 3 and parts[0] == "patches" and parts[2] in ("file", "preview"):
         return f"patch_{parts[2]}"
     return "other"
@@ -159,8 +163,11 @@ class _Answer:
         headers = MutableHeaders({"content-type": "application/json", "content-length": str(len(body))})
         if allow:
             headers["allow"] = allow
-        if problem.status == 503:
-            headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+        if problem.status == 401:
+            # Basic, too: a browser asks its user by itself, and sends the key with all that the page asks for.
+            headers["www-authenticate"] = 'Bearer, Basic realm="Timbrel: the API key is the password"'
+        if problem.status in (429, 503):
+            headers["retry-after"] = str(problem.retry_after or RETRY_AFTER_SECONDS)
         await self._send({"type": "http.response.start", "status": problem.status, "headers": headers.raw})
         content = b"" if self._scope["method"] == "HEAD" else body
         await self._send({"type": "http.response.body", "body": content})

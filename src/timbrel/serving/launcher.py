@@ -28,6 +28,7 @@ import psutil  # type: ignore[import-untyped]
 
 from timbrel.errors import ConfigurationError, Unavailable
 from timbrel.library.bundle import Bundle
+from timbrel.serving import access
 from timbrel.serving.processes import Child, check_port
 from timbrel.serving.triton_files import find_wheel
 from timbrel.serving.triton_launcher import (
@@ -98,7 +99,11 @@ def serve(settings: Settings, say: Say | None = None) -> None:
     or does not come up; nothing is left running then.
     """
     say = say or _to_stderr
+    access.check_start(settings)
     check_port(settings.host, settings.http_port, "http_port")
+    if settings.grpc:
+        # The workers share this port, and would share it with another service of the same user, too.
+        check_port(settings.grpc_host, settings.grpc_port, "grpc_port")
     with _progress(say, "checking the bundle"):
         bundle = Bundle.open(settings.bundle)
         description = f"bundle {bundle.id[:12]}: {len(bundle.patches)} patches, {len(bundle.renders)} renders"
@@ -116,6 +121,8 @@ def serve(settings: Settings, say: Say | None = None) -> None:
                     f"encoders beside the bundle's models: {', '.join(beside) or 'none, for no Triton is started'}"
                 )
             _start_service(settings, run, environment)
+            if settings.grpc:
+                say(f"gRPC (timbrel.v1): {settings.grpc_target}")
             say(
                 f"ready: {settings.url} (documentation at {settings.url}/docs); logs in {settings.state / 'logs'}"
             )
@@ -174,6 +181,8 @@ def _start_service(settings: Settings, run: _Run, environment: dict[str, str]) -
         "BENTOML_DO_NOT_TRACK": "True",
         "TMPDIR": str(temporary),
         "PYTHONUNBUFFERED": "1",
+        # Whoever asks: its address is the socket's, not what a proxy's header says.
+        "FORWARDED_ALLOW_IPS": "",
     }
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE]
     command += ["--host", settings.host, "--port", str(settings.http_port)]

@@ -1,7 +1,8 @@
 """What Prometheus hears of the service.
 
     timbrel_requests_total{endpoint, outcome}   outcome: "ok" or the code of the error
-    timbrel_request_seconds{endpoint}           from the request's headers to the first byte of its answer
+    timbrel_request_seconds{endpoint}           from the request's headers to the first byte of its answer; over gRPC
+                                                to its last, and each of a batch by itself
     timbrel_stage_seconds{stage}                of f0 gate stage1 index stage2 map refine generate decode
     timbrel_gate_decisions_total{decision}
     timbrel_bundle_info{bundle, revision}       1
@@ -22,7 +23,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from timbrel.library.bundle import Bundle
 from timbrel.pitch.gate import Decision
 
-ENDPOINTS = ("search", "synthesize", "instrument", "locate", "patch_file", "patch_preview", "other")
+ENDPOINTS = (
+    "search", "synthesize", "instrument", "locate", "library", "patch", "patch_file", "patch_preview", "info", "other",
+)  # fmt: skip
 OK = "ok"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

@@ -11,13 +11,16 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from timbrel.engine.asking import MAX_RECORDINGS
+from timbrel.engine.arguments import MAX_RECORDINGS
 from timbrel.library.bundle import Bundle
 from timbrel.serving.schemas import (
     ErrorAnswer,
+    InfoAnswer,
     InstrumentRequest,
     LocateAnswer,
     LocateOptions,
+    PatchesAnswer,
+    PatchesQuery,
     SearchAnswer,
     SearchOptions,
     SearchRequest,
@@ -42,12 +45,15 @@ def document(bundle: Bundle) -> dict[str, Any]:
     models: list[tuple[type[BaseModel], Any]] = [
         (ErrorAnswer, "serialization"),
         (SearchAnswer, "serialization"),
+        (InfoAnswer, "serialization"),
+        (PatchesAnswer, "serialization"),
         (LocateAnswer, "serialization"),
         (SynthesizeRequest, "validation"),
         (InstrumentRequest, "validation"),
         (SearchOptions, "validation"),
         (SearchRequest, "validation"),
         (LocateOptions, "validation"),
+        (PatchesQuery, "validation"),
     ]
     _, definitions = models_json_schema(models, ref_template=_SCHEMAS)
     schemas = definitions["$defs"]
@@ -55,6 +61,7 @@ def document(bundle: Bundle) -> dict[str, Any]:
     _keep_to_the_map(schemas["InstrumentRequest"], bundle, "and how long each note is")
     _describe_vectors(schemas["SearchRequest"], bundle)
     options, locating = schemas.pop("SearchOptions"), schemas.pop("LocateOptions")
+    listing = schemas.pop("PatchesQuery")
     return {
         "openapi": "3.1.0",
         "info": {
@@ -69,6 +76,9 @@ def document(bundle: Bundle) -> dict[str, Any]:
             "/synthesize": {"post": _synthesize()},
             "/instrument": {"post": _instrument()},
             "/locate": {"post": _locate(locating)},
+            "/info": {"get": _operation("info", "What is served?", _json("InfoAnswer"), (500, 503))},
+            "/patches": {"get": _patches(listing)},
+            "/patches/{patch_id}": {"get": _patch()},
             "/patches/{patch_id}/file": {"get": _patch_file()},
             "/patches/{patch_id}/preview": {"get": _patch_preview()},
             "/livez": {"get": _plain("livez", "Whether the process lives.")},
@@ -191,6 +201,20 @@ def _locate(options: dict[str, Any]) -> dict[str, Any]:
         requestBody=_form(recording | options["properties"]),
         parameters=_in_the_query(options),
     )
+
+
+def _patches(query: dict[str, Any]) -> dict[str, Any]:
+    parameters = [
+        {"name": name, "in": "query", "required": False, "schema": _in_a_query(schema)}
+        for name, schema in query["properties"].items()
+    ]
+    answer = _json("PatchesAnswer")
+    return _operation("patches", "The library, page by page.", answer, (400, 500, 503), parameters=parameters)
+
+
+def _patch() -> dict[str, Any]:
+    answer = _json("PatchAnswer")
+    return _operation("patch", "One patch of the library.", answer, (404, 500, 503), parameters=[_PATCH_ID])
 
 
 def _patch_file() -> dict[str, Any]:

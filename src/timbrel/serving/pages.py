@@ -1,4 +1,4 @@
-"""The GET routes beside BentoML's own: a patch's file and preview, the documentation, the metrics.
+"""The GET routes beside BentoML's own: the library's patches, what is served, the documentation, the metrics.
 
 BentoML mounts ``application`` at the root; a path that is not here falls through to BentoML's routes. Its own start
 page calls a tag manager on another host, so ``/`` and ``/docs`` are ours: the same Swagger UI, nothing from elsewhere.
@@ -10,17 +10,22 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from timbrel.audio import Limits
+from timbrel.engine import catalogue
 from timbrel.errors import TimbrelError
 from timbrel.library import previews
 from timbrel.library.bundle import Bundle
 from timbrel.serving import metrics
 from timbrel.serving.exchange import Problem, note
 from timbrel.serving.openapi import document
+from timbrel.serving.requests import check, text_values
+from timbrel.serving.schemas import InfoAnswer, PatchAnswer, PatchesAnswer, PatchesQuery
 
 # Bundles are immutable, but the same patch may sound otherwise in the next one.
 _CACHE = "public, max-age=300"
@@ -45,13 +50,15 @@ _DOCS = """<!doctype html>
 """
 
 
-def application(bundle: Callable[[], Bundle]) -> Starlette:
-    """The routes, over the bundle that ``bundle()`` gives at the time of the request."""
+def application(bundle: Callable[[], Bundle], limits: Limits) -> Starlette:
+    """The routes, over the bundle that ``bundle()`` gives at the time of the request; recordings are read within
+    ``limits``.
+    """
 
-    def answering(page: Callable[[Bundle, str], Response]) -> Callable[[Request], Awaitable[Response]]:
+    def answering(page: Callable[[Bundle, Request], Response]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             try:
-                return page(bundle(), request.path_params["patch_id"])
+                return page(bundle(), request)
             except TimbrelError as error:
                 note(Problem.of(error))
                 return Response(status_code=error.http_status)
@@ -74,14 +81,33 @@ def application(bundle: Callable[[], Bundle]) -> Starlette:
             Route("/docs", docs),
             Route("/docs.json", openapi),
             Route("/metrics", exposition),
+            Route("/info", answering(lambda served, _: _json(InfoAnswer.of(catalogue.info(served, limits))))),
+            Route("/patches", answering(_patches)),
+            Route("/patches/{patch_id}", answering(_patch)),
             Route("/patches/{patch_id}/file", answering(_file)),
             Route("/patches/{patch_id}/preview", answering(_preview)),
         ]
     )
 
 
-def _file(bundle: Bundle, patch_id: str) -> Response:
-    file = bundle.patch_file(patch_id)
+def _patches(bundle: Bundle, request: Request) -> Response:
+    query = check(PatchesQuery, text_values(request.query_params.multi_items(), PatchesQuery))
+    page = catalogue.page(
+        bundle, offset=query.offset, limit=query.limit, families=query.family, banks=query.bank
+    )
+    return _json(PatchesAnswer.of(page))
+
+
+def _patch(bundle: Bundle, request: Request) -> Response:
+    return _json(PatchAnswer.of(catalogue.patch(bundle, request.path_params["patch_id"])))
+
+
+def _json(answer: BaseModel) -> Response:
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _file(bundle: Bundle, request: Request) -> Response:
+    file = bundle.patch_file(request.path_params["patch_id"])
     disposition = f"attachment; filename*=UTF-8''{quote(file.filename)}"
     return Response(
         file.data,
@@ -90,7 +116,9 @@ def _file(bundle: Bundle, patch_id: str) -> Response:
     )
 
 
-def _preview(bundle: Bundle, patch_id: str) -> Response:
+def _preview(bundle: Bundle, request: Request) -> Response:
     return Response(
-        bundle.preview(patch_id), media_type=previews.MEDIA_TYPE, headers={"cache-control": _CACHE}
+        bundle.preview(request.path_params["patch_id"]),
+        media_type=previews.MEDIA_TYPE,
+        headers={"cache-control": _CACHE},
     )

@@ -20,7 +20,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from timbrel.engine.asking import MAX_RECORDINGS
+from timbrel.engine.arguments import MAX_RECORDINGS
 from timbrel.errors import InputError
 from timbrel.serving.exchange import noting
 from timbrel.serving.schemas import (
@@ -50,7 +50,7 @@ class SearchInput(IODescriptor):
     @classmethod
     async def from_http_request(cls, request: Request, serde: Any) -> SearchInput:
         with noting():
-            queried = _values(request.query_params.multi_items(), SearchOptions)
+            queried = text_values(request.query_params.multi_items(), SearchOptions)
             check(SearchOptions, queried)
             uploads: list[UploadFile] = []
             if _kind(request) == _JSON:
@@ -160,10 +160,10 @@ async def _form(
         if isinstance(value, UploadFile):
             raise InputError(f"the field {name!r} holds a file: send it as text")
         texts.append((name, value))
-    return files, _values(texts, options)
+    return files, text_values(texts, options)
 
 
-def _values(items: Iterable[tuple[str, str]], options: type[BaseModel]) -> dict[str, Any]:
+def text_values(items: Iterable[tuple[str, str]], options: type[BaseModel]) -> dict[str, Any]:
     """Text fields by name; only those that take several values may be there more than once."""
     several = [name for name, field in options.model_fields.items() if get_origin(field.annotation) is list]
     values: dict[str, Any] = {}

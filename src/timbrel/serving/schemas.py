@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from timbrel.engine.engine import (
+from timbrel.engine.arguments import (
+    DEFAULT_PAGE,
+    DEFAULT_SECONDS,
     DEFAULT_VELOCITY,
     HIGHEST_VELOCITY,
     LONGEST_SECONDS,
+    MAX_DEPTH,
+    MAX_HITS,
+    MAX_PAGE,
     SHORTEST_SECONDS,
 )
-from timbrel.engine.results import Hit, Location, Neighbour, Query, SearchResult
-from timbrel.engine.search import MAX_DEPTH, MAX_HITS
+from timbrel.engine.results import (
+    Hit,
+    Location,
+    Neighbour,
+    PatchInfo,
+    PatchPage,
+    Query,
+    SearchResult,
+    ServerInfo,
+)
 from timbrel.pitch.gate import Decision
 
 Gate = Literal["auto", "require", "off"]
@@ -154,7 +168,9 @@ class SynthesizeRequest(BaseModel):
         description="How hard the key is struck: it changes the timbre, and up to 100 the level, by 40 log10(velocity "
         "/ 100) dB, as General MIDI recommends; 100 and above peak at -1 dBFS.",
     )
-    seconds: float = Field(4.0, ge=SHORTEST_SECONDS, le=LONGEST_SECONDS, description="Length of the note.")
+    seconds: float = Field(
+        DEFAULT_SECONDS, ge=SHORTEST_SECONDS, le=LONGEST_SECONDS, description="Length of the note."
+    )
 
 
 class InstrumentRequest(BaseModel):
@@ -169,7 +185,9 @@ class InstrumentRequest(BaseModel):
 
     x: float = Field(description="Place on the map, left to right.")
     y: float = Field(description="Place on the map, bottom to top.")
-    seconds: float = Field(4.0, ge=SHORTEST_SECONDS, le=LONGEST_SECONDS, description="Length of each note.")
+    seconds: float = Field(
+        DEFAULT_SECONDS, ge=SHORTEST_SECONDS, le=LONGEST_SECONDS, description="Length of each note."
+    )
 
 
 class GateAnswer(BaseModel):
@@ -177,6 +195,8 @@ class GateAnswer(BaseModel):
         description="What the F0 gate made of the recording's pitch; mixed: several recordings that do not agree."
     )
     reason: str = Field(description="Why, and what was searched, in one sentence.")
+    midi: float | None = Field(description="MIDI pitch that the search is held to; null for all pitches.")
+    confidence: float = Field(ge=0, le=1, description="How sure that pitch is.")
 
 
 class QueryAnswer(BaseModel):
@@ -192,10 +212,18 @@ class QueryAnswer(BaseModel):
 
     @classmethod
     def of(cls, query: Query) -> QueryAnswer:
-        gate = GateAnswer(decision=query.gate.decision, reason=query.gate.reason)
-        return cls(
-            f0_hz=query.f0_hz, midi=query.midi, confidence=min(max(query.confidence, 0.0), 1.0), gate=gate
+        gate = GateAnswer(
+            decision=query.gate.decision,
+            reason=query.gate.reason,
+            midi=query.gate.midi,
+            confidence=_share(query.gate.confidence),
         )
+        return cls(f0_hz=query.f0_hz, midi=query.midi, confidence=_share(query.confidence), gate=gate)
+
+
+def _share(value: float) -> float:
+    """Within 0-1, whatever was rounded on the way."""
+    return min(max(value, 0.0), 1.0)
 
 
 class Links(BaseModel):
@@ -316,6 +344,84 @@ class LocateAnswer(BaseModel):
             query=QueryAnswer.of(location.query),
             nearest=[NeighbourAnswer.of(neighbour) for neighbour in location.nearest],
         )
+
+
+class PatchesQuery(BaseModel):
+    """Which part of the library is wanted; sent in the query string."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    offset: Annotated[int, BeforeValidator(_number_in_text)] = Field(
+        0, ge=0, le=10**9, description="How many patches to pass over."
+    )
+    limit: Annotated[int, BeforeValidator(_number_in_text)] = Field(
+        DEFAULT_PAGE, ge=1, le=MAX_PAGE, description="How many patches to return."
+    )
+    family: Names = Field([], description="Only patches of this family; repeat it for several.")
+    bank: Names = Field([], description="Only patches of this bank; repeat it for several.")
+
+
+class PatchAnswer(BaseModel):
+    """One patch of the library."""
+
+    patch_id: str
+    name: str
+    family: str
+    bank: str
+    engine: Literal["dx7", "soundfont"] = Field(description="What plays it.")
+    x: float = Field(description="The patch's place on the timbre map.")
+    y: float
+    pitches: list[float] = Field(description="MIDI pitches at which the library has a render of it.")
+    links: Links
+
+    @classmethod
+    def of(cls, patch: PatchInfo) -> PatchAnswer:
+        return cls.model_validate(asdict(patch) | {"links": Links.of(patch.patch_id)})
+
+
+class PatchesAnswer(BaseModel):
+    """A part of the library, in its own order."""
+
+    total: int = Field(description="How many patches the filters leave, over all pages.")
+    offset: int = Field(description="How many of them come before these.")
+    patches: list[PatchAnswer]
+
+    @classmethod
+    def of(cls, page: PatchPage) -> PatchesAnswer:
+        return cls(
+            total=page.total, offset=page.offset, patches=[PatchAnswer.of(patch) for patch in page.patches]
+        )
+
+
+class MapAnswer(BaseModel):
+    """The timbre map: its places have x² + y² of at most radius²."""
+
+    radius: float
+    pitch_low: int = Field(description="The lowest MIDI key that can be played.")
+    pitch_high: int = Field(description="The highest MIDI key that can be played.")
+    velocity_low: int = Field(description="The softest velocity that the generator has learnt.")
+    velocity_high: int = Field(description="The hardest velocity that the generator has learnt.")
+
+
+class InfoAnswer(BaseModel):
+    """What answers, and what may be asked of it."""
+
+    version: str = Field(description="Timbrel's version.")
+    bundle_id: str = Field(description="Content hash of the bundle that is served, 64 hex digits.")
+    bundle_revision: str = Field(description="Git revision that built it.")
+    patches: int
+    renders: int
+    families: list[str]
+    banks: list[str]
+    map: MapAnswer
+    stage1_dimension: int = Field(description="Numbers in the stage-1 vector that a search takes.")
+    stage2_dimension: int = Field(description="Numbers in its stage-2 vector.")
+    max_upload_bytes: int = Field(description="Of all recordings of one request.")
+    max_seconds: float = Field(description="Longest recording, in seconds.")
+
+    @classmethod
+    def of(cls, info: ServerInfo) -> InfoAnswer:
+        return cls.model_validate(asdict(info))
 
 
 class ErrorBody(BaseModel):

@@ -16,21 +16,31 @@ import bentoml
 import numpy as np
 from _bentoml_sdk.io_models import IORootModel
 from bentoml.validators import ContentType
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from timbrel import audio as audio_edge
 from timbrel import settings as environment
-from timbrel.engine import sfz
-from timbrel.engine.asking import Asked, Like, Vectors
-from timbrel.engine.engine import DEFAULT_VELOCITY, Engine
-from timbrel.errors import InputError, TimbrelError, Unavailable
+from timbrel.engine.arguments import DEFAULT_SECONDS, DEFAULT_VELOCITY
+from timbrel.engine.engine import Engine
+from timbrel.errors import TimbrelError, Unavailable
 from timbrel.library.bundle import Bundle
-from timbrel.serving import metrics, pages
+from timbrel.serving import access, decoding, metrics, operations, pages
 from timbrel.serving.engines import model_source
 from timbrel.serving.exchange import ExchangeMiddleware, noting
+from timbrel.serving.grpc_server import GrpcServer
+from timbrel.serving.grpc_servicer import TimbrelServicer
+from timbrel.serving.guard import GuardMiddleware
 from timbrel.serving.processes import end_with_parent
 from timbrel.serving.requests import InstrumentInput, LocateInput, SearchInput, SynthesizeInput
-from timbrel.serving.schemas import LocateAnswer, SearchAnswer, SearchRequest
+from timbrel.serving.schemas import (
+    InstrumentRequest,
+    LocateAnswer,
+    LocateOptions,
+    SearchAnswer,
+    SearchRequest,
+    SynthesizeRequest,
+)
 from timbrel.serving.workshop import Workshop
 
 SETTINGS = environment.load()
@@ -73,7 +83,7 @@ def _served_bundle() -> Bundle:
     return _Served.bundle
 
 
-@bentoml.asgi_app(pages.application(_served_bundle), path="/", name="pages")
+@bentoml.asgi_app(pages.application(_served_bundle, SETTINGS.limits), path="/", name="pages")
 @bentoml.service(
     name="timbrel",
     workers=SETTINGS.workers,
@@ -87,10 +97,12 @@ class TimbrelService:
     def __init__(self) -> None:
         # BentoML's supervisor starts workers in sessions of their own: killed, it would leave them with its port.
         end_with_parent()
+        access.check_start(SETTINGS)
         self._bundle = Bundle.open(SETTINGS.bundle)
         self._source = model_source(SETTINGS, self._bundle)
         self._observing = False
         self._engine = Engine(self._bundle, self._source.models, observe=self._observe)
+        decoding.shared.warm_up(SETTINGS.threads)
         self._warm_up()
         self._observing = True
         self._workshop = Workshop(
@@ -102,54 +114,44 @@ class TimbrelService:
         )
         metrics.serving(self._bundle, self._source.kind)
         _Served.bundle = self._bundle
+        self._grpc: GrpcServer | None = None
 
     @bentoml.api(route="/search", input_spec=SearchInput)
     async def search(self, audio: list[Path], request: SearchRequest) -> SearchAnswer:
         """Which patches sound like this?"""
 
         def work() -> SearchAnswer:
-            result = self._engine.search(
-                _asked(audio, request),
-                k=request.k,
-                offset=request.offset,
-                gate=request.gate,
-                pitch=request.pitch,
-                octaves=request.octaves,
-                families=request.family,
-                banks=request.bank,
-                min_confidence=request.min_confidence,
-                fold=request.fold,
-            )
-            metrics.gate_decided(result.query.gate.decision)
-            return SearchAnswer.of(result)
+            return SearchAnswer.of(operations.search(self._engine, audio, request, SETTINGS.limits))
 
         with noting():
             return await self._workshop.run(work)
 
     @bentoml.api(route="/synthesize", input_spec=SynthesizeInput, output_spec=Wav)
     async def synthesize(
-        self, x: float, y: float, pitch: int, velocity: int = DEFAULT_VELOCITY, seconds: float = 4.0
+        self,
+        x: float,
+        y: float,
+        pitch: int,
+        velocity: int = DEFAULT_VELOCITY,
+        seconds: float = DEFAULT_SECONDS,
     ) -> Response:
         """What does this place of the timbre map sound like?"""
 
+        request = SynthesizeRequest(x=x, y=y, pitch=pitch, velocity=velocity, seconds=seconds)
+
         def work() -> bytes:
-            note = self._engine.synthesize(x=x, y=y, pitch=pitch, velocity=velocity, seconds=seconds)
-            return audio_edge.wav_bytes(note)
+            return audio_edge.wav_bytes(operations.synthesize(self._engine, request))
 
         with noting():
             return Response(await self._workshop.run(work), media_type="audio/wav")
 
     @bentoml.api(route="/instrument", input_spec=InstrumentInput, output_spec=Zip)
-    async def instrument(self, x: float, y: float, seconds: float = 4.0) -> Response:
+    async def instrument(self, x: float, y: float, seconds: float = DEFAULT_SECONDS) -> Response:
         """This place of the timbre map as an instrument for a sampler."""
 
-        def work() -> tuple[str, bytes]:
-            made = self._engine.instrument(x=x, y=y, seconds=seconds)
-            name = sfz.instrument_name(made)
-            return name, sfz.zipped(sfz.instrument_files(made, self._bundle.manifest), name)
-
+        request = InstrumentRequest(x=x, y=y, seconds=seconds)
         with noting():
-            name, data = await self._foundry.run(work)
+            name, data = await self._foundry.run(lambda: operations.instrument(self._engine, request))
         disposition = {"content-disposition": f'attachment; filename="{name}.zip"'}
         return Response(data, media_type="application/zip", headers=disposition)
 
@@ -157,9 +159,10 @@ class TimbrelService:
     async def locate(self, audio: Path, refine: bool = True) -> LocateAnswer:
         """Where on the timbre map does this recording lie?"""
 
+        options = LocateOptions(refine=refine)
+
         def work() -> LocateAnswer:
-            recording = audio_edge.read(audio, limits=SETTINGS.limits)
-            return LocateAnswer.of(self._engine.locate(recording, refine=refine))
+            return LocateAnswer.of(operations.locate(self._engine, audio, options, SETTINGS.limits))
 
         with noting():
             return await self._workshop.run(work)
@@ -167,10 +170,27 @@ class TimbrelService:
     def __is_ready__(self) -> bool:
         return self._source.is_ready()
 
+    @bentoml.on_startup
+    async def _open_grpc(self) -> None:
+        if SETTINGS.grpc:
+            servicer = TimbrelServicer(
+                SETTINGS,
+                self._engine,
+                kind=self._source.kind,
+                workshop=self._workshop,
+                foundry=self._foundry,
+                admit=access.admission(SETTINGS),
+            )
+            self._grpc = GrpcServer(SETTINGS, servicer, self._source.is_ready)
+            await self._grpc.start()
+
     @bentoml.on_shutdown
-    def _close(self) -> None:
+    async def _close(self) -> None:
+        if self._grpc is not None:
+            await self._grpc.stop()
         self._workshop.close()
         self._foundry.close()
+        decoding.shared.close()
         self._source.models.close()
 
     def _observe(self, stage: str, seconds: float) -> None:
@@ -191,22 +211,14 @@ class TimbrelService:
             logging.getLogger("timbrel").warning("the models do not answer yet")
 
 
-def _asked(audio: list[Path], request: SearchRequest) -> Asked:
-    """What a request searches with; a recording that cannot be read is named by its number."""
-    if request.like is not None:
-        return Like(request.like)
-    if request.stage1 is not None and request.stage2 is not None:
-        return Vectors(np.array(request.stage1), np.array(request.stage2))
-    recordings = []
-    for number, path in enumerate(audio, start=1):
-        try:
-            recordings.append(audio_edge.read(path, limits=SETTINGS.limits))
-        except InputError as error:
-            if len(audio) == 1:
-                raise
-            raise type(error)(f"recording {number}: {error.message}") from None
-    return recordings
-
-
 _service: Any = TimbrelService
+if SETTINGS.origins:
+    _service.add_asgi_middleware(
+        CORSMiddleware,
+        allow_origins=SETTINGS.origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type"],
+        expose_headers=["content-disposition", "retry-after"],
+    )
 _service.add_asgi_middleware(ExchangeMiddleware, max_file_bytes=SETTINGS.limits.max_bytes)
+_service.add_asgi_middleware(GuardMiddleware, settings=SETTINGS)

@@ -25,11 +25,13 @@ class Workshop:
         self._places = threading.BoundedSemaphore(threads + queue)
         self._deadline = deadline_seconds
 
-    async def run(self, function: Callable[[], Result]) -> Result:
+    async def run(self, function: Callable[[], Result], *, within: float | None = None) -> Result:
         """The result of ``function()``.
 
-        Raises Unavailable at once if there is no place, DeadlineExceeded after ``deadline_seconds``.
+        Raises Unavailable at once if there is no place, DeadlineExceeded after ``deadline_seconds``, or sooner if the
+        caller waits only ``within`` seconds.
         """
+        deadline = self._deadline if within is None else min(self._deadline, within)
         if not self._places.acquire(blocking=False):
             raise Unavailable("the service is busy: try again in a few seconds")
         try:
@@ -40,11 +42,9 @@ class Workshop:
         future.add_done_callback(lambda _: self._places.release())
         try:
             # Cancelling takes back what no thread has begun.
-            return await asyncio.wait_for(asyncio.wrap_future(future), self._deadline)
+            return await asyncio.wait_for(asyncio.wrap_future(future), deadline)
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"the answer took longer than {self._deadline:g} s: try again later"
-            ) from None
+            raise DeadlineExceeded(f"the answer took longer than {deadline:.3g} s: try again later") from None
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

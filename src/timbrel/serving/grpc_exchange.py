@@ -1,0 +1,118 @@
+"""One gRPC request and its answer: its name, its deadline, its count, and how its error leaves.
+
+The counterpart of ``timbrel.serving.exchange``: the same errors, codes, messages and metrics, as gRPC says them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from timbrel.errors import DeadlineExceeded, TimbrelError
+from timbrel.serving import metrics
+from timbrel.serving.exchange import NO_ANSWER
+
+REQUEST_ID = "x-request-id"
+CODE = "timbrel-code"
+STATUSES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    422: grpc.StatusCode.FAILED_PRECONDITION,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+"""The status of an error by that of HTTP."""
+
+_INSIDE = "something went wrong inside: the service's log tells what"
+# The caller's clock began before ours, by as long as the request was on its way.
+_CLOCKS_APART = 0.25
+_WHOLE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_log = logging.getLogger("timbrel")
+
+Admit = Callable[[str], object]
+"""Raises a TimbrelError unless whoever sends this ``authorization`` (empty: none) may ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and how long they wait."""
+
+    context: Any
+    request_id: str
+
+    def remaining(self) -> float | None:
+        """Seconds until the caller's own deadline; None without one. Raises DeadlineExceeded when it has passed."""
+        seconds: float | None = self.context.time_remaining()
+        if seconds is not None and seconds <= 0:
+            raise DeadlineExceeded("the deadline of the request has passed: allow more time")
+        return seconds
+
+
+class Exchanges:
+    """Makes the exchange of each request."""
+
+    def __init__(self, admit: Admit | None = None) -> None:
+        self._admit = admit
+
+    @asynccontextmanager
+    async def answering(self, context: Any, endpoint: str | None) -> AsyncIterator[Caller]:
+        """Around the work on one request. It is counted as ``endpoint``; None for a batch, whose parts are counted
+        by ``counting``.
+        """
+        received = {
+            key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
+        }
+        given = received.get(REQUEST_ID, "")
+        caller = Caller(context, given if _WHOLE_ID.fullmatch(given) else uuid.uuid4().hex)
+        await context.send_initial_metadata(((REQUEST_ID, caller.request_id),))
+        try:
+            with counting(endpoint, caller):
+                if self._admit is not None:
+                    self._admit(received.get("authorization", ""))
+                yield caller
+        except TimbrelError as error:
+            if type(error) is TimbrelError:
+                _log.exception("request %s failed", caller.request_id)
+            status, trailing = STATUSES[error.http_status], ((CODE, error.code),)
+            await context.abort(status, error.message, trailing)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            _log.exception("request %s failed", caller.request_id)
+            await context.abort(STATUSES[500], _INSIDE, ((CODE, TimbrelError.code),))
+
+
+@contextmanager
+def counting(endpoint: str | None, caller: Caller) -> Iterator[None]:
+    """Count what happens within as one request."""
+    began, outcome = time.perf_counter(), metrics.OK
+    try:
+        yield
+    except TimbrelError as error:
+        outcome = error.code
+        raise
+    except (asyncio.CancelledError, GeneratorExit):
+        # gRPC cancels what the caller no longer waits for, because it left or because its deadline has passed.
+        seconds = caller.context.time_remaining()
+        outcome = DeadlineExceeded.code if seconds is not None and seconds <= _CLOCKS_APART else NO_ANSWER
+        raise
+    except BaseException:
+        outcome = TimbrelError.code
+        raise
+    finally:
+        if endpoint is not None:
+            metrics.request_answered(endpoint, outcome, time.perf_counter() - began)

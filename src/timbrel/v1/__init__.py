@@ -1,0 +1,1 @@
+"""The gRPC interface: `timbrel.proto` and what is generated from it (`make proto`)."""
