@@ -26,7 +26,7 @@ export default defineConfig({
   // `npm run dev` beside a running `timbrel serve`.
   server: {
     proxy: Object.fromEntries(
-      ["/search", "/synthesize", "/instrument", "/locate", "/library", "/patches", "/docs"].map((path) => [
+      ["/search", "/synthesize", "/instrument", "/locate", "/info", "/patches", "/docs"].map((path) => [
         path,
         "http://127.0.0.1:3000",
       ]),

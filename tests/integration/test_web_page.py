@@ -58,7 +58,7 @@ def recording(tmp_path: Path) -> Path:
 
 
 def _library(http: httpx.Client) -> list[dict[str, Any]]:
-    return list(http.get("/library").json()["patches"])
+    return list(http.get("/patches").json()["patches"])
 
 
 def _patch(http: httpx.Client, name: str) -> dict[str, Any]:
@@ -448,7 +448,7 @@ def test_silence_is_an_empty_answer(visitor: Visit, tmp_path: Path) -> None:
 
 def test_a_service_that_is_away_is_told_and_tried_again(visitor: Visit) -> None:
     page = visitor.page
-    away = ["**/library", "**/synthesize"]
+    away = ["**/info", "**/synthesize"]
 
     def abort(route: Route) -> None:
         route.abort()
@@ -457,7 +457,7 @@ def test_a_service_that_is_away_is_told_and_tried_again(visitor: Visit) -> None:
         page.route(path, abort)
     page.reload()
     expect(page.get_by_role("alert")).to_have_text("The service does not answer. Is it still running?")
-    page.unroute("**/library")
+    page.unroute("**/info")
     page.get_by_role("button", name="Try again").click()
     page.get_by_role("button", name="Play a sound").click()
     expect(page.get_by_role("alert")).to_have_text("The service does not answer. Is it still running?")

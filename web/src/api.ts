@@ -18,7 +18,6 @@ export interface Patch {
 }
 
 export interface Library {
-  bundle: string;
   map: { radius: number; pitch_low: number; pitch_high: number; velocity_low: number; velocity_high: number };
   patches: Patch[];
 }
@@ -108,8 +107,22 @@ function json(values: object, signal?: AbortSignal): RequestInit {
 
 export const HITS = 40;
 
+const PAGE = 1000;
+
+/** The map, and every patch on it. */
 export async function library(): Promise<Library> {
-  return (await ask("/library")).json();
+  const { map } = (await (await ask("/info")).json()) as Pick<Library, "map">;
+  const patches: Patch[] = [];
+  let total: number;
+  do {
+    const page = (await (await ask(`/patches?offset=${patches.length}&limit=${PAGE}`)).json()) as {
+      total: number;
+      patches: Patch[];
+    };
+    patches.push(...page.patches);
+    total = page.patches.length ? page.total : 0;
+  } while (patches.length < total);
+  return { map, patches };
 }
 
 export async function searchLike(patchId: string, filters: Filters, signal: AbortSignal): Promise<SearchAnswer> {
