@@ -181,7 +181,7 @@ def test_a_fast_drag_asks_for_one_note_at_a_time(visitor: Visit) -> None:
 
 def test_until_the_service_answers_a_patch_nearby_is_heard(visitor: Visit, http: httpx.Client) -> None:
     page = visitor.page
-    patch = _patch(http, "Tone 5")
+    patch = _patch(http, "Tone 8")
     waiting: list[Route] = []
     page.route("**/synthesize", lambda route: waiting.append(route))
     with page.expect_response("**/preview") as fetched:

@@ -206,11 +206,11 @@ export function TimbreMap() {
     event.preventDefault();
   };
 
-  const start = () => {
-    const patches = library.value?.patches ?? [];
-    const middle = patches.find((patch) => patch.family === "keyboard") ?? patches[0];
-    if (middle) visit(middle);
-  };
+  const patches = library.value?.patches ?? [];
+  const first = patches.find((patch) => patch.family === "keyboard") ?? patches[0];
+  useEffect(() => {
+    if (first) void preview(first).catch(() => undefined); // the first sound comes at once
+  }, [first]);
 
   return (
     <section class="map" aria-label="Timbre map">
@@ -235,7 +235,7 @@ export function TimbreMap() {
         />
         {!library.value && <p class="over quiet">Loading the library…</p>}
         {library.value && !touched.value && mode.value === "play" && (
-          <button class="start" onClick={start}>
+          <button class="start" onClick={() => first && visit(first)}>
             <svg viewBox="0 0 24 24" aria-hidden="true">
               <path d="M8 5v14l11-7z" />
             </svg>
