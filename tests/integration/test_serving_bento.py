@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -76,6 +77,9 @@ def test_a_bento_builds_and_serves(tmp_path: Path) -> None:
             assert answer.status_code == 200, answer.text
             assert answer.json()["query"]["gate"]["decision"] == "pitched"
             assert 'engine="inprocess"' in client.get("/metrics").text
+            script = re.search(r'src="(/assets/[^"]+)"', client.get("/").text)
+            assert script is not None
+            assert client.get(script[1]).status_code == 200
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)

@@ -1,4 +1,5 @@
-"""The GET routes beside BentoML's own: the library's patches, what is served, the documentation, the metrics.
+"""The GET routes beside BentoML's own: the web page, the library's patches, what is served, the documentation, the
+metrics.
 
 BentoML mounts ``application`` at the root; a path that is not here falls through to BentoML's routes. Its own start
 page calls a tag manager on another host, so ``/`` and ``/docs`` are ours: the same Swagger UI, nothing from elsewhere.
@@ -21,7 +22,7 @@ from timbrel.engine import catalogue
 from timbrel.errors import TimbrelError
 from timbrel.library import previews
 from timbrel.library.bundle import Bundle
-from timbrel.serving import metrics
+from timbrel.serving import metrics, web_page
 from timbrel.serving.exchange import Problem, note
 from timbrel.serving.openapi import document
 from timbrel.serving.requests import check, text_values
@@ -77,7 +78,7 @@ def application(bundle: Callable[[], Bundle], limits: Limits) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/", docs),
+            *web_page.routes(),
             Route("/docs", docs),
             Route("/docs.json", openapi),
             Route("/metrics", exposition),
