@@ -65,7 +65,7 @@ def document(bundle: Bundle) -> dict[str, Any]:
     _keep_to_the_map(schemas["SynthesizeRequest"], bundle, "a key and a length")
     _keep_to_the_map(schemas["InstrumentRequest"], bundle, "and how long each note is")
     _describe_vectors(schemas["SearchRequest"], bundle)
-    for name in ("SearchRequest", "SearchOptions"):
+    for name in ("SearchRequest", "SearchOptions", "PatchesQuery"):
         _name_what_there_is(schemas[name]["properties"], bundle)
     options, locating = schemas.pop("SearchOptions"), schemas.pop("LocateOptions")
     listing = schemas.pop("PatchesQuery")
@@ -122,7 +122,8 @@ def _describe_vectors(schema: dict[str, Any], bundle: Bundle) -> None:
 def _name_what_there_is(properties: dict[str, Any], bundle: Bundle) -> None:
     """Families, banks and a patch of this library: any other is refused."""
     patch = bundle.patches[0]
-    properties["like"]["example"] = patch.patch_id
+    if "like" in properties:
+        properties["like"]["example"] = patch.patch_id
     for name in ("family", "bank"):
         there = sorted({getattr(each, name) for each in bundle.patches})
         properties[name]["items"] = {"type": "string", "enum": there}
