@@ -55,10 +55,12 @@ def serving(*steps: Step, **options: int) -> Iterator[tuple[str, Servicer]]:
         pool.shutdown()
 
 
-def refuse(status: grpc.StatusCode, message: str, code: str | None = None) -> Step:
+def refuse(
+    status: grpc.StatusCode, message: str, code: str | None = None, *, retry_after: str | None = None
+) -> Step:
     def step(context: grpc.ServicerContext) -> None:
-        if code is not None:
-            context.set_trailing_metadata(((grpc_wire.CODE, code),))
+        told = {grpc_wire.CODE: code, "retry-after": retry_after}
+        context.set_trailing_metadata(tuple((key, value) for key, value in told.items() if value))
         context.abort(status, message)
 
     return step
@@ -88,11 +90,15 @@ def ask(request: pytest.FixtureRequest) -> Any:
 
 def test_what_was_not_taken_is_asked_again(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_wire, "_AGAIN_SECONDS", 0.0)
-    busy = refuse(grpc.StatusCode.UNAVAILABLE, "busy", "unavailable")
+    busy = refuse(grpc.StatusCode.UNAVAILABLE, "busy", "unavailable", retry_after="0")
     crowded = refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+    often = refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "slower", "too_many_requests", retry_after="0")
     with serving(busy, crowded, good) as (url, servicer):
         assert ask(url, api_key="secret").bundle_id == "b" * 64
         assert [each["authorization"] for each in servicer.metadata] == ["Bearer secret"] * 3
+    with serving(often, often, good) as (url, servicer):
+        assert ask(url).bundle_id == "b" * 64
+        assert len(servicer.metadata) == 3
     with serving(busy) as (url, servicer):
         with pytest.raises(errors.Unavailable, match=r"^busy$") as raised:
             ask(url, retries=1)
@@ -135,6 +141,14 @@ def test_an_answer_is_an_answer(
     assert (type(raised.value), raised.value.code) == (kind, told)
     assert "a message — ♫" in raised.value.message
     assert (raised.value.message == "a message — ♫") == (code is not None)
+
+
+def test_how_long_to_wait_is_kept(ask: Any) -> None:
+    often = refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "slower", "too_many_requests", retry_after="40")
+    with serving(often, good) as (url, servicer):
+        with pytest.raises(errors.TooManyRequests, match=r"^slower$") as raised:
+            ask(url)
+        assert (raised.value.retry_after, len(servicer.metadata)) == (40, 1)
 
 
 def test_never_again_after_a_deadline(ask: Any) -> None:

@@ -277,8 +277,10 @@ def test_a_key_is_asked_for_where_one_is_needed_and_its_limit_holds(held: Held, 
             for _ in range(2):
                 answer = await stub.GetServerInfo(request, timeout=SECONDS, metadata=known)
                 assert answer.patch_count == 14
-            status, code, _ = await _failure(stub.GetServerInfo(request, timeout=SECONDS, metadata=known))
+            refused = stub.GetServerInfo(request, timeout=SECONDS, metadata=known)
+            status, code, _ = await _failure(refused)
             assert (status, code) == ("RESOURCE_EXHAUSTED", "too_many_requests")
+            assert dict(await refused.trailing_metadata())["retry-after"] == "30"
             # Who only asks whether it serves needs none.
             health = health_pb2_grpc.HealthStub(channel)
             answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)

@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike
 from timbrel.audio import Audio
 from timbrel.client import calls, opening, sounds
 from timbrel.client.calls import SearchOptions
-from timbrel.client.client import DEFAULT_RETRIES, DEFAULT_TIMEOUTS
-from timbrel.client.patience import Timeouts
+from timbrel.client.opening import Options
 from timbrel.client.results import InstrumentArchive, PatchFile
 from timbrel.client.sounds import Sound
 from timbrel.engine.arguments import DEFAULT_PAGE, DEFAULT_SECONDS, DEFAULT_VELOCITY
@@ -33,12 +32,10 @@ class AsyncClient:
         address: str | None = None,
         *,
         bundle: str | os.PathLike[str] | None = None,
-        timeout: float | Timeouts = DEFAULT_TIMEOUTS,
-        retries: int = DEFAULT_RETRIES,
-        api_key: str | None = None,
+        **options: Unpack[Options],
     ) -> None:
         """As ``Client``; a bundle is read at once."""
-        self._transport = opening.async_transport(address, bundle, timeout, retries, api_key)
+        self._transport = opening.async_transport(address, bundle, **options)
 
     async def search(self, audio: Sound | Sequence[Sound], **options: Unpack[SearchOptions]) -> SearchResult:
         """See ``Client.search``."""

@@ -12,14 +12,11 @@ from numpy.typing import ArrayLike
 from timbrel.audio import Audio
 from timbrel.client import calls, opening, sounds
 from timbrel.client.calls import SearchOptions
-from timbrel.client.patience import Timeouts
+from timbrel.client.opening import Options
 from timbrel.client.results import InstrumentArchive, PatchFile
 from timbrel.client.sounds import Sound
 from timbrel.engine.arguments import DEFAULT_PAGE, DEFAULT_SECONDS, DEFAULT_VELOCITY
 from timbrel.engine.results import Location, PatchInfo, PatchPage, SearchResult, ServerInfo
-
-DEFAULT_TIMEOUTS = Timeouts()
-DEFAULT_RETRIES = 2
 
 
 class Client:
@@ -39,9 +36,7 @@ class Client:
         address: str | None = None,
         *,
         bundle: str | os.PathLike[str] | None = None,
-        timeout: float | Timeouts = DEFAULT_TIMEOUTS,
-        retries: int = DEFAULT_RETRIES,
-        api_key: str | None = None,
+        **options: Unpack[Options],
     ) -> None:
         """
         Args:
@@ -50,13 +45,15 @@ class Client:
             timeout: seconds for a whole call, or bounds for each part of it.
             retries: how often a call is made again that the service did not take, see ``client.patience``.
             api_key: what the service knows the caller by, if it asks for a key.
+            ca_file: certificates (PEM) of the authorities whose word is taken on that of an https:// or grpcs://
+                service, instead of those that this machine trusts.
 
         Raises:
-            ConfigurationError: no such address.
+            ConfigurationError: no such address, no usable key or ``ca_file``.
             InputError: ``timeout`` or ``retries`` out of range.
             BundleError: the folder holds no sound bundle.
         """
-        self._transport = opening.transport(address, bundle, timeout, retries, api_key)
+        self._transport = opening.transport(address, bundle, **options)
 
     def search(self, audio: Sound | Sequence[Sound], **options: Unpack[SearchOptions]) -> SearchResult:
         """The patches that sound most like a recording, or like several (a list of up to eight) of one sound.

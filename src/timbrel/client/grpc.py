@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ import grpc
 from timbrel.client import grpc_wire
 from timbrel.client.calls import Call
 from timbrel.client.patience import Patience, Refused, Timeouts
+from timbrel.client.service import Service
 from timbrel.v1 import timbrel_pb2_grpc as pb_grpc
 
 Result = TypeVar("Result")
@@ -26,22 +27,17 @@ class GrpcTransport:
     ``read`` bounds each attempt as a whole, as the deadline that the service is told.
     """
 
-    def __init__(self, url: str, timeouts: Timeouts, retries: int, headers: Mapping[str, str]) -> None:
-        """``url`` is grpc://host:port, or grpcs:// for TLS."""
-        self._address, self._timeouts, self._retries = url, timeouts, retries
-        self._metadata = tuple(headers.items())
-        secure, target = _target(url)
-        options = _options(timeouts)
-        if secure:
-            self._channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
-        else:
-            self._channel = grpc.insecure_channel(target, options)
+    def __init__(self, service: Service) -> None:
+        """``service.url`` is grpc://host:port, or grpcs:// for TLS."""
+        self._service = service
+        self._metadata = tuple(service.headers.items())
+        self._channel = _channel(grpc, service)
         self._stub = pb_grpc.TimbrelStub(self._channel)
 
     def answer(self, call: Call[Result]) -> Result:
         method = grpc_wire.method(call)
         message = method.message(call)
-        patience = Patience(self._timeouts, self._retries)
+        patience = Patience(self._service.timeouts, self._service.retries)
         while True:
             try:
                 response = getattr(self._stub, method.name)(
@@ -51,7 +47,7 @@ class GrpcTransport:
                 answered: Result = grpc_wire.result(call, list(response) if method.stream else response)
                 return answered
             except grpc.RpcError as ended:
-                problem = _problem(self._address, patience, ended)
+                problem = _problem(self._service.url, patience, ended)
                 if not isinstance(problem, Refused):
                     raise problem from None
                 time.sleep(patience.before_next(problem))
@@ -63,9 +59,9 @@ class GrpcTransport:
 class AsyncGrpcTransport:
     """The same for one event loop: that in which the first call is made."""
 
-    def __init__(self, url: str, timeouts: Timeouts, retries: int, headers: Mapping[str, str]) -> None:
-        self._address, self._timeouts, self._retries = url, timeouts, retries
-        self._metadata = tuple(headers.items())
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._metadata = tuple(service.headers.items())
         self._channel: Any = None
         self._stub: Any = None
 
@@ -73,7 +69,7 @@ class AsyncGrpcTransport:
         method = grpc_wire.method(call)
         message = method.message(call)
         self._open()
-        patience = Patience(self._timeouts, self._retries)
+        patience = Patience(self._service.timeouts, self._service.retries)
         while True:
             try:
                 asked = getattr(self._stub, method.name)(
@@ -83,7 +79,7 @@ class AsyncGrpcTransport:
                 answered: Result = grpc_wire.result(call, response)
                 return answered
             except grpc.RpcError as ended:
-                problem = _problem(self._address, patience, ended)
+                problem = _problem(self._service.url, patience, ended)
                 if not isinstance(problem, Refused):
                     raise problem from None
                 await asyncio.sleep(patience.before_next(problem))
@@ -95,19 +91,18 @@ class AsyncGrpcTransport:
     def _open(self) -> None:
         # grpc.aio ties a channel to the loop that runs when it is made; a client may be made before any does.
         if self._channel is None:
-            secure, target = _target(self._address)
-            options = _options(self._timeouts)
-            if secure:
-                self._channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options)
-            else:
-                self._channel = grpc.aio.insecure_channel(target, options)
+            self._channel = _channel(grpc.aio, self._service)
             self._stub = pb_grpc.TimbrelStub(self._channel)
 
 
-def _target(url: str) -> tuple[bool, str]:
-    """Whether with TLS, and host:port."""
-    parts = urlsplit(url)
-    return parts.scheme == "grpcs", parts.netloc
+def _channel(made_by: Any, service: Service) -> Any:
+    """A channel of ``grpc`` or of ``grpc.aio``."""
+    parts = urlsplit(service.url)
+    options = _options(service.timeouts)
+    if parts.scheme != "grpcs":
+        return made_by.insecure_channel(parts.netloc, options)
+    trusted = service.authorities.encode() if service.authorities else None
+    return made_by.secure_channel(parts.netloc, grpc.ssl_channel_credentials(trusted), options)
 
 
 def _options(timeouts: Timeouts) -> Sequence[tuple[str, int]]:

@@ -9,8 +9,9 @@ import grpc
 
 from timbrel.client import calls, wire
 from timbrel.client.calls import Call
-from timbrel.client.patience import Patience, Refused
+from timbrel.client.patience import Patience, Refused, judged, retry_after
 from timbrel.client.results import InstrumentArchive, PatchFile
+from timbrel.client.service import untrusted
 from timbrel.engine.results import (
     Hit,
     Location,
@@ -37,7 +38,7 @@ from timbrel.v1 import timbrel_pb2 as pb
 CODE = "timbrel-code"
 """Trailing metadata of an error: its stable code."""
 
-# What HTTP's Retry-After says; gRPC has no such field.
+# Of what gRPC refuses by itself when too many ask at once.
 _AGAIN_SECONDS = 2.0
 _GATES = {"auto": pb.GATE_AUTO, "require": pb.GATE_REQUIRE, "off": pb.GATE_OFF}
 # For codes that this version does not know.
@@ -82,9 +83,7 @@ def error(
     """What the end of a call with an error stands for; Refused where it may be made again."""
     code = next((value for key, value in trailing if key == CODE), None)
     if isinstance(code, str):
-        told = error_of(code, details, _STATUSES.get(status, 500))
-        taken = status is not grpc.StatusCode.UNAVAILABLE
-        return told if taken else Refused(told, _AGAIN_SECONDS)
+        return judged(error_of(code, details, _STATUSES.get(status, 500)), retry_after(dict(trailing)))
     told_shortly = " ".join(details.split())[:300]
     match status:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -94,7 +93,7 @@ def error(
                 else patience.over()
             )
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return Refused(
+            return untrusted(address, told_shortly) or Refused(
                 Unreachable(
                     f"no connection to {address}, or it broke ({told_shortly}): check the address, and that the "
                     "service runs (timbrel serve)"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -12,9 +13,10 @@ import httpx
 
 from timbrel.client import wire
 from timbrel.client.calls import Call
-from timbrel.client.patience import Patience, Refused, Timeouts, retry_after
+from timbrel.client.patience import Patience, Refused, judged, retry_after
+from timbrel.client.service import Service, untrusted
 from timbrel.client.wire import Answer, Question
-from timbrel.errors import DeadlineExceeded, ProtocolError, TimbrelError, TooManyRequests, Unreachable
+from timbrel.errors import DeadlineExceeded, ProtocolError, TimbrelError, Unreachable
 
 Result = TypeVar("Result")
 
@@ -31,14 +33,14 @@ class HttpTransport:
     ``total`` is looked at before each attempt and after each piece of the answer; a piece itself may take ``read``.
     """
 
-    def __init__(self, url: str, timeouts: Timeouts, retries: int, headers: Mapping[str, str]) -> None:
-        """``url`` starts with http:// or https:// and may end in a path."""
-        self._timeouts, self._retries = timeouts, retries
-        self._client = httpx.Client(base_url=url, headers=dict(headers), limits=_CONNECTIONS)
+    def __init__(self, service: Service) -> None:
+        """``service.url`` starts with http:// or https:// and may end in a path."""
+        self._service = service
+        self._client = httpx.Client(**_settings(service))
 
     def answer(self, call: Call[Result]) -> Result:
         question = wire.question(call)
-        patience = Patience(self._timeouts, self._retries)
+        patience = Patience(self._service.timeouts, self._service.retries)
         while True:
             try:
                 told: Result = wire.result(call, self._ask(question, patience))
@@ -50,7 +52,7 @@ class HttpTransport:
         self._client.close()
 
     def _ask(self, question: Question, patience: Patience) -> Answer:
-        url = str(self._client.base_url)
+        url = str(self._client.base_url)  # which shows no password
         with (
             _translated(url, patience),
             self._client.stream(**_request(question), timeout=_timeout(patience)) as response,
@@ -64,13 +66,13 @@ class HttpTransport:
 class AsyncHttpTransport:
     """The same for one event loop, where ``total`` holds to the letter."""
 
-    def __init__(self, url: str, timeouts: Timeouts, retries: int, headers: Mapping[str, str]) -> None:
-        self._timeouts, self._retries = timeouts, retries
-        self._client = httpx.AsyncClient(base_url=url, headers=dict(headers), limits=_CONNECTIONS)
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._client = httpx.AsyncClient(**_settings(service))
 
     async def answer(self, call: Call[Result]) -> Result:
         question = wire.question(call)
-        patience = Patience(self._timeouts, self._retries)
+        patience = Patience(self._service.timeouts, self._service.retries)
         while True:
             try:
                 told: Result = wire.result(call, await self._ask(question, patience))
@@ -82,7 +84,7 @@ class AsyncHttpTransport:
         await self._client.aclose()
 
     async def _ask(self, question: Question, patience: Patience) -> Answer:
-        url = str(self._client.base_url)
+        url = str(self._client.base_url)  # which shows no password
         pieces = _Pieces(patience)
         try:
             async with asyncio.timeout(patience.remaining):
@@ -94,6 +96,17 @@ class AsyncHttpTransport:
         except TimeoutError:
             raise patience.over() from None
         return _judged(_answer(response, pieces.data))
+
+
+def _settings(service: Service) -> dict[str, Any]:
+    """The arguments for httpx's clients."""
+    trusted = ssl.create_default_context(cadata=service.authorities) if service.authorities else True
+    return {
+        "base_url": service.url,
+        "headers": dict(service.headers),
+        "limits": _CONNECTIONS,
+        "verify": trusted,
+    }
 
 
 class _Pieces:
@@ -143,12 +156,8 @@ def _judged(answer: Answer) -> Answer:
     """The answer, unless it is an error; Refused where it says when to come again."""
     if answer.status < 400:
         return answer
-    error, seconds = wire.error(answer), retry_after(answer.headers)
-    if isinstance(error, TooManyRequests) and seconds is not None:
-        error.retry_after = int(seconds)
-    if answer.status in _RETRIED and seconds is not None:
-        raise Refused(error, seconds)
-    raise error
+    seconds = retry_after(answer.headers) if answer.status in _RETRIED else None
+    raise judged(wire.error(answer), seconds)
 
 
 @contextmanager
@@ -159,6 +168,8 @@ def _translated(url: str, patience: Patience) -> Iterator[None]:
     except httpx.ConnectTimeout:
         raise Refused(_unreachable(url, "no connection in time")) from None
     except httpx.ConnectError as error:
+        if (distrust := untrusted(url, _reason(error))) is not None:
+            raise distrust from None
         raise Refused(_unreachable(url, _reason(error))) from None
     except httpx.TimeoutException as error:
         _ = patience.remaining  # whose own error names the total

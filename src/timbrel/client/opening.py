@@ -3,85 +3,82 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import TypedDict, Unpack
 
 from timbrel.client.patience import Timeouts, checked_retries
+from timbrel.client.service import GRPC, Service, authorities, checked_url, key_headers
 from timbrel.client.transport import AsyncTransport, Transport
 from timbrel.errors import ConfigurationError
 
-_HTTP = ("http", "https")
-_GRPC = ("grpc", "grpcs")
+DEFAULT_TIMEOUTS = Timeouts()
+DEFAULT_RETRIES = 2
+
+
+class Options(TypedDict, total=False):
+    """How to ask a service: see ``Client``."""
+
+    timeout: float | Timeouts
+    retries: int
+    api_key: str | None
+    ca_file: str | os.PathLike[str] | None
+
+
 Bundle = str | os.PathLike[str] | None
 
 
-def transport(
-    address: str | None, bundle: Bundle, timeout: float | Timeouts, retries: int, api_key: str | None
-) -> Transport:
+def transport(address: str | None, bundle: Bundle, **options: Unpack[Options]) -> Transport:
     """Each way is imported only when it is taken: a client of a service needs no onnxruntime."""
-    timeouts, retries = Timeouts.of(timeout), checked_retries(retries)
-    if bundle is not None:
-        _only(address)
+    chosen = _chosen(address, bundle, **options)
+    if isinstance(chosen, Path):
         from timbrel.client.local import LocalTransport
 
-        return LocalTransport.open(bundle)
-    url = _checked(address)
-    if url.startswith(_GRPC):
+        return LocalTransport.open(chosen)
+    if chosen.url.startswith(GRPC):
         from timbrel.client.grpc import GrpcTransport
 
-        return GrpcTransport(url, timeouts, retries, _headers(api_key))
+        return GrpcTransport(chosen)
     from timbrel.client.http import HttpTransport
 
-    return HttpTransport(url, timeouts, retries, _headers(api_key))
+    return HttpTransport(chosen)
 
 
-def async_transport(
-    address: str | None, bundle: Bundle, timeout: float | Timeouts, retries: int, api_key: str | None
-) -> AsyncTransport:
+def async_transport(address: str | None, bundle: Bundle, **options: Unpack[Options]) -> AsyncTransport:
     """The same for an event loop."""
-    timeouts, retries = Timeouts.of(timeout), checked_retries(retries)
-    if bundle is not None:
-        _only(address)
+    chosen = _chosen(address, bundle, **options)
+    if isinstance(chosen, Path):
         from timbrel.client.local import AsyncLocalTransport, LocalTransport
 
-        return AsyncLocalTransport(LocalTransport.open(bundle))
-    url = _checked(address)
-    if url.startswith(_GRPC):
+        return AsyncLocalTransport(LocalTransport.open(chosen))
+    if chosen.url.startswith(GRPC):
         from timbrel.client.grpc import AsyncGrpcTransport
 
-        return AsyncGrpcTransport(url, timeouts, retries, _headers(api_key))
+        return AsyncGrpcTransport(chosen)
     from timbrel.client.http import AsyncHttpTransport
 
-    return AsyncHttpTransport(url, timeouts, retries, _headers(api_key))
+    return AsyncHttpTransport(chosen)
 
 
-def _only(address: str | None) -> None:
-    if address is not None:
-        raise ConfigurationError("name an address or a bundle, not both")
-
-
-def _checked(address: str | None) -> str:
-    """The address, if it is one. Raises ConfigurationError."""
-    wanted = (
-        'name a service, such as Client("http://127.0.0.1:3000") or Client("grpc://127.0.0.1:3001"), or a folder, '
-        'as Client(bundle="bundle")'
+def _chosen(
+    address: str | None,
+    bundle: Bundle,
+    *,
+    timeout: float | Timeouts = DEFAULT_TIMEOUTS,
+    retries: int = DEFAULT_RETRIES,
+    api_key: str | None = None,
+    ca_file: str | os.PathLike[str] | None = None,
+) -> Service | Path:
+    """The service, or the folder of a bundle. Raises ConfigurationError or InputError."""
+    timeouts, retries = Timeouts.of(timeout), checked_retries(retries)
+    if bundle is not None:
+        if address is not None:
+            raise ConfigurationError("name an address or a bundle, not both")
+        return Path(bundle)
+    url = checked_url(address)
+    return Service(
+        url=url,
+        timeouts=timeouts,
+        retries=retries,
+        headers=key_headers(api_key),
+        authorities=authorities(url, ca_file),
     )
-    if address is None:
-        raise ConfigurationError(wanted)
-    try:
-        parts = urlsplit(address)
-        known = bool(parts.hostname) and parts.port != 0
-        known &= parts.scheme in _HTTP or (parts.scheme in _GRPC and bool(parts.port) and not parts.path)
-    except (ValueError, AttributeError, TypeError):
-        known = False
-    if not known or parts.query or parts.fragment:
-        raise ConfigurationError(f"{address!r} is no address: {wanted}")
-    return address
-
-
-def _headers(api_key: str | None) -> dict[str, str]:
-    headers = {}
-    if api_key is not None:
-        if not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
-            raise ConfigurationError("the API key holds characters that no key has: copy it again")
-        headers["authorization"] = f"Bearer {api_key}"
-    return headers

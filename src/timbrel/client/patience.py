@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from timbrel.engine.arguments import number, whole
-from timbrel.errors import DeadlineExceeded, TimbrelError
+from timbrel.errors import DeadlineExceeded, TimbrelError, TooManyRequests
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 # A service that names a longer pause is left alone: the caller knows better what to do meanwhile.
@@ -105,7 +105,18 @@ def checked_retries(retries: int) -> int:
     return whole("retries", retries, 0, _MOST_RETRIES)
 
 
+def judged(error: TimbrelError, seconds: float | None) -> TimbrelError | Refused:
+    """What a service's refusal means: it may be asked again if it says after how many ``seconds``."""
+    if seconds is None:
+        return error
+    if isinstance(error, TooManyRequests):
+        error.retry_after = int(seconds)
+    return Refused(error, seconds)
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds of a Retry-After; None without one. A date is not read: clocks may differ."""
+    """The seconds of a Retry-After (HTTP's header, gRPC's trailing metadata); None without one. A date is not read:
+    clocks may differ.
+    """
     text = headers.get("retry-after", "").strip()
     return float(text) if text.isascii() and text.isdigit() else None

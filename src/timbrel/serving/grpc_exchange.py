@@ -19,10 +19,11 @@ import grpc
 
 from timbrel.errors import DeadlineExceeded, TimbrelError
 from timbrel.serving import metrics
-from timbrel.serving.exchange import NO_ANSWER
+from timbrel.serving.exchange import NO_ANSWER, Problem
 
 REQUEST_ID = "x-request-id"
 CODE = "timbrel-code"
+RETRY_AFTER = "retry-after"
 STATUSES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -87,8 +88,11 @@ class Exchanges:
         except TimbrelError as error:
             if type(error) is TimbrelError:
                 _log.exception("request %s failed", caller.request_id)
-            status, trailing = STATUSES[error.http_status], ((CODE, error.code),)
-            await context.abort(status, error.message, trailing)
+            problem = Problem.of(error)
+            trailing = [(CODE, problem.code)]
+            if problem.retry_after is not None:
+                trailing.append((RETRY_AFTER, str(problem.retry_after)))
+            await context.abort(STATUSES[problem.status], problem.message, tuple(trailing))
         except grpc.aio.AbortError:
             raise
         except Exception:
