@@ -9,7 +9,7 @@ import grpc
 
 from timbrel.client import calls, wire
 from timbrel.client.calls import Call
-from timbrel.client.patience import Patience, Refused
+from timbrel.client.patience import Patience, Refused, retry_after
 from timbrel.client.results import InstrumentArchive, PatchFile
 from timbrel.engine.results import (
     Hit,
@@ -27,6 +27,7 @@ from timbrel.errors import (
     DeadlineExceeded,
     ProtocolError,
     TimbrelError,
+    TooManyRequests,
     Unavailable,
     Unreachable,
     error_of,
@@ -83,8 +84,12 @@ def error(
     code = next((value for key, value in trailing if key == CODE), None)
     if isinstance(code, str):
         told = error_of(code, details, _STATUSES.get(status, 500))
-        taken = status is not grpc.StatusCode.UNAVAILABLE
-        return told if taken else Refused(told, _AGAIN_SECONDS)
+        seconds = retry_after({key: value for key, value in trailing if isinstance(value, str)})
+        if isinstance(told, TooManyRequests) and seconds is not None:
+            told.retry_after = int(seconds)
+        if seconds is None and status is grpc.StatusCode.UNAVAILABLE:
+            seconds = _AGAIN_SECONDS
+        return told if seconds is None else Refused(told, seconds)
     told_shortly = " ".join(details.split())[:300]
     match status:
         case grpc.StatusCode.DEADLINE_EXCEEDED:

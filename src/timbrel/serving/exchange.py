@@ -47,6 +47,11 @@ class Problem:
         wait = error.retry_after if isinstance(error, TooManyRequests) else None
         return cls(error.http_status, error.code, error.message, wait)
 
+    @property
+    def seconds(self) -> int | None:
+        """When to come again; None where that would not help."""
+        return (self.retry_after or RETRY_AFTER_SECONDS) if self.status in (429, 503) else None
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -166,8 +171,8 @@ class _Answer:
         if problem.status == 401:
             # Basic, too: a browser asks its user by itself, and sends the key with all that the page asks for.
             headers["www-authenticate"] = 'Bearer, Basic realm="Timbrel: the API key is the password"'
-        if problem.status in (429, 503):
-            headers["retry-after"] = str(problem.retry_after or RETRY_AFTER_SECONDS)
+        if problem.seconds is not None:
+            headers["retry-after"] = str(problem.seconds)
         await self._send({"type": "http.response.start", "status": problem.status, "headers": headers.raw})
         content = b"" if self._scope["method"] == "HEAD" else body
         await self._send({"type": "http.response.body", "body": content})

@@ -19,10 +19,11 @@ import grpc
 
 from timbrel.errors import DeadlineExceeded, TimbrelError
 from timbrel.serving import metrics
-from timbrel.serving.exchange import NO_ANSWER
+from timbrel.serving.exchange import NO_ANSWER, Problem
 
 REQUEST_ID = "x-request-id"
 CODE = "timbrel-code"
+RETRY_AFTER = "retry-after"
 STATUSES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -87,13 +88,19 @@ class Exchanges:
         except TimbrelError as error:
             if type(error) is TimbrelError:
                 _log.exception("request %s failed", caller.request_id)
-            status, trailing = STATUSES[error.http_status], ((CODE, error.code),)
-            await context.abort(status, error.message, trailing)
+            await context.abort(STATUSES[error.http_status], error.message, _trailing(error))
         except grpc.aio.AbortError:
             raise
         except Exception:
             _log.exception("request %s failed", caller.request_id)
             await context.abort(STATUSES[500], _INSIDE, ((CODE, TimbrelError.code),))
+
+
+def _trailing(error: TimbrelError) -> tuple[tuple[str, str], ...]:
+    """The metadata of an error: its code, and when to come again where that helps."""
+    seconds = Problem.of(error).seconds
+    again = () if seconds is None else ((RETRY_AFTER, str(seconds)),)
+    return ((CODE, error.code), *again)
 
 
 @contextmanager
