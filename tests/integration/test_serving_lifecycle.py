@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.recordings import wav_note
-from support.serving import Serving, free_ports, still_running
+from support.serving import Serving, free_ports, nothing_left, still_running
 from support.tiny_bundle import tiny_bundle_folder
 
 from timbrel.serving.triton_files import find_wheel
@@ -19,20 +19,6 @@ from timbrel.serving.triton_files import find_wheel
 needs_triton = pytest.mark.skipif(
     find_wheel()[0] is None, reason=f"Triton cannot run here: {find_wheel()[1]}"
 )
-
-
-def _nothing_left(serving: Serving, family: list[psutil.Process]) -> None:
-    assert still_running(family) == []
-    assert serving.shared_memory() == []
-    assert [path.name for path in serving.state.iterdir()] == ["logs"]
-    for port in vars(serving.ports).values():
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-
-
-def _triton_of(serving: Serving) -> psutil.Process:
-    return next(process for process in serving.family() if process.name() == "tritonserver")
 
 
 def _search(serving: Serving) -> tuple[int, dict[str, object]]:
@@ -67,7 +53,7 @@ def test_ctrl_c_ends_every_child(tmp_path: Path) -> None:
     finally:
         serving.stop()
     assert serving.lines()[-2:] == ["stopping …", "stopped"]
-    _nothing_left(serving, family)
+    nothing_left(serving, family)
 
 
 @needs_triton
@@ -78,33 +64,7 @@ def test_ctrl_c_while_it_starts(tmp_path: Path, moment: str) -> None:
     family = serving.family()
     assert serving.stop() == 0
     assert serving.lines()[-1] == "stopped"
-    _nothing_left(serving, family)
-
-
-@needs_triton
-def test_a_stuck_triton_costs_a_deadline_and_a_dead_one_ends_everything(tmp_path: Path) -> None:
-    serving = Serving.start(tiny_bundle_folder(), tmp_path, workers="1", deadline_seconds="3").wait_ready()
-    try:
-        family = serving.family()
-        triton = _triton_of(serving)
-        triton.suspend()
-        status, body = _search(serving)
-        assert status == 504
-        assert body["error"]["code"] == "deadline_exceeded"  # type: ignore[index]
-        with serving.client() as client:
-            unready = client.get("/readyz")
-            assert (unready.status_code, unready.json()["error"]["code"]) == (503, "unavailable")
-            assert client.get("/livez").status_code == 200
-        triton.resume()
-        assert _search(serving)[0] == 200
-        with serving.client() as client:
-            assert client.get("/readyz").status_code == 200
-        triton.kill()
-        assert serving.wait_end() == 2
-    finally:
-        serving.stop()
-    assert serving.lines()[-1].startswith("timbrel: Triton ended by itself (exit status -9)")
-    _nothing_left(serving, family)
+    nothing_left(serving, family)
 
 
 @needs_triton
@@ -125,7 +85,7 @@ def test_a_killed_launcher_leaves_nothing_running_and_the_next_run_clears_up(tmp
         assert second.wait_end() == 0
     finally:
         second.stop()
-    _nothing_left(second, family)
+    nothing_left(second, family)
 
 
 def test_without_triton_the_models_run_in_the_workers(tmp_path: Path) -> None:
@@ -146,7 +106,7 @@ def test_without_triton_the_models_run_in_the_workers(tmp_path: Path) -> None:
     finally:
         serving.stop()
     assert serving.lines()[-1].startswith("timbrel: the HTTP service ended by itself (exit status -9)")
-    _nothing_left(serving, family)
+    nothing_left(serving, family)
 
 
 @needs_triton

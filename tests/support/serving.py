@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,6 +146,44 @@ def still_running(processes: list[psutil.Process]) -> list[str]:
         if not alive or time.monotonic() > deadline:
             return [str(process) for process in alive]
         time.sleep(0.1)
+
+
+def until(condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+    """Wait for what has to come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come in time"
+        time.sleep(0.05)
+
+
+def triton_of(serving: Serving) -> psutil.Process:
+    return next(process for process in serving.family() if process.name() == "tritonserver")
+
+
+def waiting_for(port: int) -> bool:
+    """Whether bytes have come for a listener's connections on ``port`` that it has not read."""
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, queues, *_ = line.split()
+            established = state == "01"
+            if (
+                established
+                and int(local.rpartition(":")[2], 16) == port
+                and int(queues.partition(":")[2], 16)
+            ):
+                return True
+    return False
+
+
+def nothing_left(serving: Serving, family: list[psutil.Process]) -> None:
+    """After the end: no process, no shared memory, no file but the logs, no port."""
+    assert still_running(family) == []
+    assert serving.shared_memory() == []
+    assert [path.name for path in serving.state.iterdir()] == ["logs"]
+    for port in vars(serving.ports).values():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
 
 
 def _runs(process: psutil.Process) -> bool:

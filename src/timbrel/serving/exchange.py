@@ -40,7 +40,7 @@ class Problem:
     status: int
     code: str
     message: str
-    key_free_in: int | None = None
+    retry_after: int | None = None
 
     @classmethod
     def of(cls, error: TimbrelError) -> Problem:
@@ -48,9 +48,9 @@ class Problem:
         return cls(error.http_status, error.code, error.message, wait)
 
     @property
-    def retry_after(self) -> int | None:
-        """Seconds after which to ask again; None where asking again does not help."""
-        return (self.key_free_in or RETRY_AFTER_SECONDS) if self.status in (429, 503) else None
+    def seconds(self) -> int | None:
+        """When to come again; None where that would not help."""
+        return (self.retry_after or RETRY_AFTER_SECONDS) if self.status in (429, 503) else None
 
 
 @dataclass(slots=True)
@@ -171,8 +171,8 @@ class _Answer:
         if problem.status == 401:
             # Basic, too: a browser asks its user by itself, and sends the key with all that the page asks for.
             headers["www-authenticate"] = 'Bearer, Basic realm="Timbrel: the API key is the password"'
-        if problem.retry_after is not None:
-            headers["retry-after"] = str(problem.retry_after)
+        if problem.seconds is not None:
+            headers["retry-after"] = str(problem.seconds)
         await self._send({"type": "http.response.start", "status": problem.status, "headers": headers.raw})
         content = b"" if self._scope["method"] == "HEAD" else body
         await self._send({"type": "http.response.body", "body": content})

@@ -88,16 +88,19 @@ class Exchanges:
         except TimbrelError as error:
             if type(error) is TimbrelError:
                 _log.exception("request %s failed", caller.request_id)
-            problem = Problem.of(error)
-            trailing = [(CODE, problem.code)]
-            if problem.retry_after is not None:
-                trailing.append((RETRY_AFTER, str(problem.retry_after)))
-            await context.abort(STATUSES[problem.status], problem.message, tuple(trailing))
+            await context.abort(STATUSES[error.http_status], error.message, _trailing(error))
         except grpc.aio.AbortError:
             raise
         except Exception:
             _log.exception("request %s failed", caller.request_id)
             await context.abort(STATUSES[500], _INSIDE, ((CODE, TimbrelError.code),))
+
+
+def _trailing(error: TimbrelError) -> tuple[tuple[str, str], ...]:
+    """The metadata of an error: its code, and when to come again where that helps."""
+    seconds = Problem.of(error).seconds
+    again = () if seconds is None else ((RETRY_AFTER, str(seconds)),)
+    return ((CODE, error.code), *again)
 
 
 @contextmanager

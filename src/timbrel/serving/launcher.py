@@ -4,8 +4,9 @@
       ├── tritonserver ── one stub per model
       └── bentoml serve ── TIMBREL_WORKERS workers
 
-If a child dies, or on Ctrl-C or SIGTERM, everything ends: first the HTTP service, which finishes what it has begun,
-then Triton. Every run keeps its files in a folder of its own below TIMBREL_STATE, which is gone afterwards; logs stay.
+A Triton that dies is started again (``timbrel.serving.supervision``), a worker by BentoML. If the HTTP service dies as
+a whole, or on Ctrl-C or SIGTERM, everything ends: first the HTTP service, which finishes what it has begun, then
+Triton. Every run keeps its files in a folder of its own below TIMBREL_STATE, which is gone afterwards; logs stay.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from timbrel.errors import ConfigurationError, Unavailable
 from timbrel.library.bundle import Bundle
 from timbrel.serving import access
 from timbrel.serving.processes import Child, check_port
+from timbrel.serving.supervision import Keeper
 from timbrel.serving.triton_files import find_wheel
 from timbrel.serving.triton_launcher import (
     Triton,
@@ -67,18 +69,11 @@ class _Run:
     stop_asked: bool = False
 
     def check(self) -> None:
-        """Raise _Stop if a signal came, Unavailable if a child died."""
+        """Raise _Stop if a signal came, Unavailable if the HTTP service died."""
         if self.stop_asked:
             raise _Stop
-        child = self.dead()
-        if child is not None:
-            code, last = child.process.returncode, child.last_lines(1).strip()
-            raise Unavailable(f"{child.name} ended by itself (exit status {code}): {last} (log: {child.log})")
-
-    def dead(self) -> Child | None:
-        """A child that ended by itself."""
-        children = (self.triton.child if self.triton else None, self.service)
-        return next((child for child in children if child is not None and not child.running), None)
+        if self.service is not None and not self.service.running:
+            raise Unavailable(self.service.obituary())
 
     def stop(self) -> None:
         """End every child; whatever does not want to is killed."""
@@ -127,8 +122,11 @@ def serve(settings: Settings, say: Say | None = None) -> None:
                 f"ready: {settings.url} (documentation at {settings.url}/docs); logs in {settings.state / 'logs'}"
             )
             say("Ctrl-C stops it")
+            keeper = Keeper(run.triton, say, run.check) if run.triton else None
             while True:
                 run.check()
+                if keeper is not None:
+                    keeper.tend()
                 time.sleep(_POLL_SECONDS)
         except _Stop:
             say("stopping …")
@@ -159,7 +157,7 @@ def _engine(settings: Settings, run: _Run) -> dict[str, str]:
     run.triton = Triton.start(settings, wheel, folder)
     run.triton.wait_ready(run.say, run.check)
     run.say(
-        f"Triton: gRPC {run.triton.grpc_url}, HTTP http://127.0.0.1:{settings.triton_http_port}, "
+        f"Triton: gRPC {run.triton.grpc_url}, HTTP {run.triton.http_url}, "
         f"metrics http://127.0.0.1:{settings.triton_metrics_port}/metrics"
     )
     return {engine: EngineKind.TRITON.value, url: run.triton.grpc_url}

@@ -46,11 +46,21 @@ class Child:
 
     @classmethod
     def start(
-        cls, name: str, command: Sequence[str], *, environment: Mapping[str, str], log: Path, folder: Path
+        cls,
+        name: str,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        folder: Path,
+        again: bool = False,
     ) -> Child:
-        """Start ``command`` in ``folder``; its output goes to ``log``. Call it from the main thread."""
+        """Start ``command`` in ``folder``; its output goes to ``log``, after what is there if it is started ``again``.
+
+        Call it from the main thread.
+        """
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
+        with log.open("ab" if again else "wb") as output:
             process = subprocess.Popen(
                 command,
                 env=dict(environment),
@@ -107,6 +117,11 @@ class Child:
         with self.log.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
             return log.read().decode("utf-8", "replace")
+
+    def obituary(self) -> str:
+        """How it ended, in one line."""
+        code, last = self.process.returncode, self.last_lines(1).strip()
+        return f"{self.name} ended by itself (exit status {code}): {last} (log: {self.log})"
 
     def last_lines(self, count: int = 5) -> str:
         """The last lines of the log, for the message that tells why it died."""

@@ -8,7 +8,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,24 +26,29 @@ _SHARED_MEMORY = Path("/dev/shm")
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Triton:
-    """A running server: gRPC at ``grpc_url``; ``stop()`` ends it and removes what it left.
+    """A server: gRPC at ``grpc_url``; ``stop()`` ends it and removes what it left.
 
+    ``child`` is its process of now: ``start_again`` puts another in its place.
     ``encoders``: the names of those it serves beside the bundle's models.
     """
 
     child: Child
     folder: Path
     encoders: tuple[str, ...]
-    http_port: int
-    grpc_port: int
-    metrics_port: int
+    settings: Settings
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
     shared_memory_prefix: str
 
     @property
     def grpc_url(self) -> str:
-        return f"{HOST}:{self.grpc_port}"
+        return f"{HOST}:{self.settings.triton_grpc_port}"
+
+    @property
+    def http_url(self) -> str:
+        return f"http://{HOST}:{self.settings.triton_http_port}"
 
     @classmethod
     def start(cls, settings: Settings, wheel: TritonWheel, folder: Path) -> Triton:
@@ -64,22 +69,24 @@ class Triton:
             encoders = lay_out_encoders(settings.encoders, settings.model_repository, models)
         # One server's regions are told from another's by the prefix, so that leftovers can be removed safely.
         prefix = f"{shared_memory_prefix(os.getpid())}{settings.triton_grpc_port}_"
-        child = Child.start(
-            "Triton",
-            _command(settings, wheel, folder, prefix, [*MODELS, *encoders]),
-            environment=wheel.environment(os.environ),
-            log=settings.state / "logs" / "triton.log",
-            folder=folder,
-        )
-        ports = (settings.triton_http_port, settings.triton_grpc_port, settings.triton_metrics_port)
-        return cls(child, folder, tuple(encoders), *ports, prefix)
+        command = _command(settings, wheel, folder, prefix, [*MODELS, *encoders])
+        environment = wheel.environment(os.environ)
+        child = _started(settings, command, environment, folder)
+        return cls(child, folder, tuple(encoders), settings, command, environment, prefix)
+
+    def start_again(self) -> None:
+        """Put another process in the place of one that died: the same models at the same ports.
+
+        Raises ConfigurationError if a port is busy.
+        """
+        self._clear_up()
+        check_triton_ports(self.settings)
+        self.child = _started(self.settings, self.command, self.environment, self.folder, again=True)
 
     def is_ready(self) -> bool:
         """Whether the server and all of its models answer."""
         try:
-            with urllib.request.urlopen(
-                f"http://{HOST}:{self.http_port}/v2/health/ready", timeout=2
-            ) as answer:
+            with urllib.request.urlopen(f"{self.http_url}/v2/health/ready", timeout=2) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
@@ -109,8 +116,13 @@ class Triton:
 
     def stop(self) -> bool:
         """End it and everything it started; True if nothing had to be killed."""
-        clean = self.child.stop(signal.SIGINT, STOP_SECONDS)
+        clean = self._clear_up()
         shutil.rmtree(self.folder, ignore_errors=True)
+        return clean
+
+    def _clear_up(self) -> bool:
+        """End its processes and remove their shared memory: a server that was killed leaves its stubs behind."""
+        clean = self.child.stop(signal.SIGINT, STOP_SECONDS)
         remove_shared_memory(self.shared_memory_prefix)
         return clean
 
@@ -118,6 +130,18 @@ class Triton:
         lines = self.child.log.read_text(errors="replace").splitlines()
         errors = [line for line in lines if line.startswith("E") or "error:" in line.lower()]
         return (errors or lines or ["it wrote nothing"])[-1].strip()
+
+
+def _started(
+    settings: Settings,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    *,
+    again: bool = False,
+) -> Child:
+    log = settings.state / "logs" / "triton.log"
+    return Child.start("Triton", command, environment=environment, log=log, folder=folder, again=again)
 
 
 def check_triton_ports(settings: Settings) -> None:
@@ -139,8 +163,8 @@ def remove_shared_memory(prefix: str) -> None:
 
 def _command(
     settings: Settings, wheel: TritonWheel, folder: Path, prefix: str, models: Sequence[str]
-) -> list[str]:
-    return [
+) -> tuple[str, ...]:
+    return (
         str(wheel.server),
         f"--model-repository={folder / 'models'}",
         f"--backend-directory={folder / 'backends'}",
@@ -157,4 +181,4 @@ def _command(
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         "--exit-timeout-secs=10",
         "--disable-auto-complete-config",
-    ]
+    )
