@@ -445,15 +445,17 @@ def test_requests_are_counted_with_those_of_http(stub: pb_grpc.TimbrelStub, http
         lines = [line for line in http.get("/metrics").text.splitlines() if line.startswith(start)]
         return float(lines[0].rpartition(" ")[2]) if lines else 0.0
 
-    watched = [("search", "ok"), ("search", "not_found"), ("info", "ok"), ("search", "invalid_input")]
+    watched = [("search", "ok"), ("search", "not_found"), ("info", "ok"), ("search", "invalid_input"), ("patches", "ok")]
     before = [counted(*each) for each in watched]
     _search(stub, k=1)
     http.post("/search", files={"audio": ("clip", wav_note())}).raise_for_status()
     _failure(lambda: _search(stub, k=0))
     list(stub.SearchBatch(iter([pb.SearchRequest(like="nobody")] * 3), timeout=SECONDS))
     stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=SECONDS)
+    stub.ListPatches(pb.ListPatchesRequest(limit=1), timeout=SECONDS)
+    http.get("/patches", params={"limit": 1}).raise_for_status()
     after = [counted(*each) for each in watched]
-    assert [b - a for a, b in zip(before, after, strict=True)] == [2, 3, 1, 1]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [2, 3, 1, 1, 2]
 
 
 # --- health and reflection ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import REGISTRY
 from support.quiet_bentoml import requests
 from support.serving import free_ports
@@ -108,6 +109,11 @@ def _run(work: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(work())  # type: ignore[arg-type]
 
 
+async def _first(call: Any) -> Any:
+    """The first message of a stream. Raises AioRpcError."""
+    return await anext(aiter(call))
+
+
 async def _failure(call: Awaitable[Any]) -> tuple[str, str | None, str]:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
@@ -115,8 +121,8 @@ async def _failure(call: Awaitable[Any]) -> tuple[str, str | None, str]:
     return caught.value.code().name, trailing.get("timbrel-code"), caught.value.details() or ""
 
 
-def _counted(outcome: str) -> float:
-    labels = {"endpoint": "synthesize", "outcome": outcome}
+def _counted(outcome: str, endpoint: str = "synthesize") -> float:
+    labels = {"endpoint": endpoint, "outcome": outcome}
     return REGISTRY.get_sample_value("timbrel_requests_total", labels) or 0.0
 
 
@@ -285,6 +291,94 @@ def test_a_key_is_asked_for_where_one_is_needed_and_its_limit_holds(held: Held, 
             health = health_pb2_grpc.HealthStub(channel)
             answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+    _run(go)
+
+
+def _bearer(secret: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {secret}"),)
+
+
+def test_each_request_of_a_batch_counts(held: Held, tmp_path: Path) -> None:
+    """Three a minute: the stream itself, and two notes."""
+    chosen = {"keys_file": str(tmp_path / "keys.json"), "state": str(tmp_path), "api_keys": "on"}
+    _, secret = keys.create(tmp_path / "keys.json", "test", per_minute=3)
+    held.release.set()
+
+    async def go() -> None:
+        async with _serving(held, **chosen) as (channel, _, _):
+            batch = pb_grpc.TimbrelStub(channel).SynthesizeBatch(
+                iter([NOTE] * 4), timeout=SECONDS, metadata=_bearer(secret)
+            )
+            answers = [answer async for answer in batch]
+            assert [each.error.code for each in answers] == ["", "", *["too_many_requests"] * 2]
+            assert 1 <= answers[2].error.retry_after_seconds <= 20
+            assert held.began == 2
+
+    _run(go)
+
+
+def test_a_stranger_is_refused_before_anything_is_read(held: Held, tmp_path: Path) -> None:
+    chosen = {"keys_file": str(tmp_path / "keys.json"), "state": str(tmp_path), "api_keys": "on"}
+    _, secret = keys.create(tmp_path / "keys.json", "test")
+    too_large = pb.LocateRequest(audio=bytes(1 << 20))
+
+    async def go() -> None:
+        async with _serving(held, max_upload_mib="0.5", **chosen) as (channel, _, _):
+            locate = pb_grpc.TimbrelStub(channel).Locate
+            before = _counted("unauthorized", "locate")
+            told = await _failure(locate(too_large, timeout=SECONDS))
+            assert told[:2] == ("UNAUTHENTICATED", "unauthorized")
+            assert _counted("unauthorized", "locate") == before + 1
+            told = await _failure(locate(too_large, timeout=SECONDS, metadata=_bearer(secret)))
+            assert told[:2] == ("RESOURCE_EXHAUSTED", None)
+            # What the service looks like is nobody's business either.
+            reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+            asked = reflection_pb2.ServerReflectionRequest(list_services="")
+            told = await _failure(_first(reflect(iter([asked]), timeout=SECONDS)))
+            assert told[:2] == ("UNAUTHENTICATED", "unauthorized")
+            answer = await _first(reflect(iter([asked]), timeout=SECONDS, metadata=_bearer(secret)))
+            assert len(answer.list_services_response.service) == 3
+
+    _run(go)
+
+
+def test_what_a_proxy_passes_on_needs_a_key(held: Held, tmp_path: Path) -> None:
+    chosen = {"keys_file": str(tmp_path / "keys.json"), "state": str(tmp_path)}
+    _, secret = keys.create(tmp_path / "keys.json", "test")
+
+    async def go() -> None:
+        async with _serving(held, **chosen) as (channel, _, _):
+            ask = pb_grpc.TimbrelStub(channel).GetServerInfo
+            request, passed_on = pb.GetServerInfoRequest(), (("x-forwarded-for", "192.0.2.1"),)
+            assert (await ask(request, timeout=SECONDS)).patch_count == 14
+            told = await _failure(ask(request, timeout=SECONDS, metadata=passed_on))
+            assert told[:2] == ("UNAUTHENTICATED", "unauthorized")
+            known = passed_on + _bearer(secret)
+            assert (await ask(request, timeout=SECONDS, metadata=known)).patch_count == 14
+        async with _serving(held, api_keys="off", **chosen) as (channel, _, _):
+            ask = pb_grpc.TimbrelStub(channel).GetServerInfo
+            assert (await ask(request, timeout=SECONDS, metadata=passed_on)).patch_count == 14
+
+    _run(go)
+
+
+def test_watchers_of_health_leave_places_for_others(held: Held) -> None:
+    async def go() -> None:
+        async with _serving(held) as (channel, _, _):
+            watch = health_pb2_grpc.HealthStub(channel).Watch
+            request = health_pb2.HealthCheckRequest()
+            watching = [watch(request, timeout=SECONDS) for _ in range(16)]
+            for each in watching:
+                assert (await each.read()).status == health_pb2.HealthCheckResponse.SERVING
+            assert (await _failure(_first(watch(request, timeout=SECONDS))))[0] == "RESOURCE_EXHAUSTED"
+            watching.pop().cancel()
+            while True:  # until the server has heard of it
+                again = watch(request, timeout=SECONDS)
+                if await again.read() is not grpc.aio.EOF:
+                    break
+            for each in (*watching, again):
+                each.cancel()
 
     _run(go)
 

@@ -14,15 +14,16 @@ import math
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 
 from timbrel.errors import ConfigurationError, TooManyRequests, Unauthorized, Unavailable
 from timbrel.serving import keys
 from timbrel.serving.keys import Key
-from timbrel.settings import Settings, variable
+from timbrel.settings import Demand, Settings, variable
 
 _BUCKET = struct.Struct("<dd")  # requests left, and when that was counted
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
 _HOW = "send one as `Authorization: Bearer KEY`; `timbrel keys create NAME` makes one"
 
 
@@ -50,12 +51,22 @@ def presented_key(authorization: str) -> str | None:
     return None
 
 
-def admission(settings: Settings) -> Callable[[str], object] | None:
-    """What gRPC asks with a caller's ``authorization``; None where no key is needed. Raises as ``Access.check``."""
-    if not settings.needs_key:
+def passed_on(headers: Container[str]) -> bool:
+    """Whether a proxy says that it passed a request on. Nothing is believed of what it says of the sender."""
+    return any(name in headers for name in _FORWARDED)
+
+
+def admission(settings: Settings) -> Callable[[Mapping[str, str]], object] | None:
+    """What gRPC asks with a caller's metadata; None where no key is ever needed. Raises as ``Access.check``."""
+    if settings.api_keys is Demand.OFF:
         return None
     access = Access.of(settings)
-    return lambda authorization: access.check(presented_key(authorization))
+
+    def admit(metadata: Mapping[str, str]) -> None:
+        if settings.needs_key or passed_on(metadata):
+            access.check(presented_key(metadata.get("authorization", "")))
+
+    return admit
 
 
 class Access:

@@ -10,9 +10,10 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -44,8 +45,8 @@ _CLOCKS_APART = 0.25
 _WHOLE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _log = logging.getLogger("timbrel")
 
-Admit = Callable[[str], object]
-"""Raises a TimbrelError unless whoever sends this ``authorization`` (empty: none) may ask."""
+Admit = Callable[[Mapping[str, str]], object]
+"""Raises a TimbrelError unless whoever sends this metadata may ask; each time counts as one request of the key's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Caller:
 
     context: Any
     request_id: str
+    admit: Callable[[], object]
+    """Asks whether another request of a batch is allowed. Raises a TimbrelError."""
 
     def remaining(self) -> float | None:
         """Seconds until the caller's own deadline; None without one. Raises DeadlineExceeded when it has passed."""
@@ -69,21 +72,23 @@ class Exchanges:
     def __init__(self, admit: Admit | None = None) -> None:
         self._admit = admit
 
+    def admit(self, metadata: Mapping[str, str]) -> None:
+        """Raises a TimbrelError unless whoever sends this metadata may ask."""
+        if self._admit is not None:
+            self._admit(metadata)
+
     @asynccontextmanager
     async def answering(self, context: Any, endpoint: str | None) -> AsyncIterator[Caller]:
         """Around the work on one request. It is counted as ``endpoint``; None for a batch, whose parts are counted
         by ``counting``.
         """
-        received = {
-            key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
-        }
-        given = received.get(REQUEST_ID, "")
-        caller = Caller(context, given if _WHOLE_ID.fullmatch(given) else uuid.uuid4().hex)
+        metadata = received(context.invocation_metadata())
+        given = metadata.get(REQUEST_ID, "")
+        request_id = given if _WHOLE_ID.fullmatch(given) else uuid.uuid4().hex
+        caller = Caller(context, request_id, partial(self.admit, metadata))
         await context.send_initial_metadata(((REQUEST_ID, caller.request_id),))
         try:
             with counting(endpoint, caller):
-                if self._admit is not None:
-                    self._admit(received.get("authorization", ""))
                 yield caller
         except TimbrelError as error:
             if type(error) is TimbrelError:
@@ -94,6 +99,11 @@ class Exchanges:
         except Exception:
             _log.exception("request %s failed", caller.request_id)
             await context.abort(STATUSES[500], _INSIDE, ((CODE, TimbrelError.code),))
+
+
+def received(metadata: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:
+    """What a caller sent beside the messages; of what was sent twice the last."""
+    return {key: value for key, value in metadata or () if isinstance(value, str)}
 
 
 def _trailing(error: TimbrelError) -> tuple[tuple[str, str], ...]:

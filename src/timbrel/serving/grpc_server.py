@@ -20,6 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from timbrel.errors import ConfigurationError
+from timbrel.serving.grpc_guard import GuardInterceptor
 from timbrel.serving.grpc_servicer import TimbrelServicer
 from timbrel.settings import Settings, variable
 from timbrel.v1 import timbrel_pb2, timbrel_pb2_grpc
@@ -31,6 +32,8 @@ _MESSAGE_OVERHEAD = 64 * 1024
 _DRAIN_SECONDS = 25.0
 # How often a watcher's answer is looked at anew.
 _WATCH_SECONDS = 1.0
+# Streams of health's watchers: they need no API key, and must not take the places of who has one.
+_MOST_WATCHERS = 16
 # Requests that are read at the same time, for each that is worked on or waits: each may hold a whole upload.
 _READ_AHEAD = 8
 
@@ -49,6 +52,7 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", settings.limits.max_bytes + _MESSAGE_OVERHEAD),
                 ("grpc.max_send_message_length", -1),
             ],
+            interceptors=[GuardInterceptor(servicer.exchanges)],
             maximum_concurrent_rpcs=_READ_AHEAD * (settings.threads + settings.queue),
         )
         timbrel_pb2_grpc.add_TimbrelServicer_to_server(servicer, self._server)
@@ -105,6 +109,7 @@ class Health(health_pb2_grpc.HealthServicer):
     def __init__(self, is_ready: Callable[[], bool]) -> None:
         self._is_ready = is_ready
         self._draining = asyncio.Event()
+        self._watchers = 0
 
     def drain(self) -> None:
         """From now on NOT_SERVING; watchers hear it, and are let go."""
@@ -121,13 +126,25 @@ class Health(health_pb2_grpc.HealthServicer):
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, context: Any
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        if self._watchers >= _MOST_WATCHERS:
+            status = grpc.StatusCode.RESOURCE_EXHAUSTED
+            await context.abort(status, f"{_MOST_WATCHERS} watch already: use Check, or watch once")
+        self._watchers += 1
+        try:
+            async for status in self._changes(request.service):
+                yield health_pb2.HealthCheckResponse(status=status)
+        finally:
+            self._watchers -= 1
+
+    async def _changes(self, service: str) -> AsyncIterator[int]:
+        """The status, and again whenever it is another; the last is that of a drain."""
         told = None
         while True:
             draining = self._draining.is_set()
-            status = await self._status(request.service)
+            status = await self._status(service)
             if status != told:
                 told = status
-                yield health_pb2.HealthCheckResponse(status=status)
+                yield status
             if draining:
                 return
             try:

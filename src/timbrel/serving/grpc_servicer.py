@@ -20,6 +20,7 @@ from timbrel.errors import DeadlineExceeded, InputError, TimbrelError
 from timbrel.library import previews
 from timbrel.serving import grpc_messages as messages
 from timbrel.serving import operations
+from timbrel.serving.exchange import Problem
 from timbrel.serving.grpc_exchange import Admit, Caller, Exchanges, counting
 from timbrel.serving.grpc_uploads import Uploads, check_size
 from timbrel.serving.schemas import SearchRequest
@@ -57,6 +58,10 @@ class TimbrelServicer(pb_grpc.TimbrelServicer):
         self._foundry = foundry
         self._exchanges = Exchanges(admit)
 
+    @property
+    def exchanges(self) -> Exchanges:
+        return self._exchanges
+
     async def Search(self, request: pb.SearchRequest, context: Any) -> pb.SearchResponse:
         async with self._exchanges.answering(context, "search") as caller:
             return await self._search(request, caller)
@@ -80,6 +85,7 @@ class TimbrelServicer(pb_grpc.TimbrelServicer):
         async def answer(request: pb.SearchRequest, caller: Caller) -> pb.SearchBatchResponse:
             try:
                 with counting("search", caller):
+                    caller.admit()
                     return pb.SearchBatchResponse(response=await self._search(request, caller))
             except TimbrelError as error:
                 return pb.SearchBatchResponse(error=_error(error))
@@ -131,6 +137,7 @@ class TimbrelServicer(pb_grpc.TimbrelServicer):
         async def answer(request: pb.SynthesizeRequest, caller: Caller) -> pb.SynthesizeBatchResponse:
             try:
                 with counting("synthesize", caller):
+                    caller.admit()
                     made = pb.SynthesizeResponse(wav=await self._synthesize(request, caller))
                     return pb.SynthesizeBatchResponse(response=made)
             except TimbrelError as error:
@@ -152,7 +159,7 @@ class TimbrelServicer(pb_grpc.TimbrelServicer):
                 yield part
 
     async def ListPatches(self, request: pb.ListPatchesRequest, context: Any) -> pb.ListPatchesResponse:
-        async with self._exchanges.answering(context, "library"):
+        async with self._exchanges.answering(context, "patches"):
             if request.ByteSize() > _NAMES_BYTES:
                 raise InputError(f"the names are longer than {_NAMES_BYTES // 1024} KiB: name fewer")
             page = catalogue.page(
@@ -257,4 +264,5 @@ async def _next(parts: AsyncIterator[Part], patience: float) -> Part | None:
 
 
 def _error(error: TimbrelError) -> pb.Error:
-    return pb.Error(code=error.code, message=error.message)
+    again = Problem.of(error).seconds
+    return pb.Error(code=error.code, message=error.message, retry_after_seconds=again)

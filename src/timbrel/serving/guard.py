@@ -18,13 +18,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from timbrel.errors import TimbrelError
-from timbrel.serving.access import Access, presented_key
+from timbrel.serving.access import Access, passed_on, presented_key
 from timbrel.serving.exchange import Problem, note
 from timbrel.settings import Demand, Settings, variable
 
 OPEN = ("/livez", "/readyz", "/healthz")
-# Nothing is believed of what these say; that they are there says that a proxy is.
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
 
 
 class GuardMiddleware:
@@ -68,9 +66,9 @@ class GuardMiddleware:
 
     def _needs_key(self, scope: Scope, headers: Headers) -> bool:
         if scope["path"] == "/metrics":
-            return _forwarded(headers) or not _loopback(scope.get("client"))
+            return passed_on(headers) or not _loopback(scope.get("client"))
         if self._settings.api_keys is Demand.AUTO and (
-            _forwarded(headers) or not _loopback(scope.get("server"))
+            passed_on(headers) or not _loopback(scope.get("server"))
         ):
             return True
         return self._settings.needs_key
@@ -79,10 +77,6 @@ class GuardMiddleware:
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and host[-1:] != "]" else host
         name = name.lower().rstrip(".")
         return not name or name in self._names or _is_address(name.strip("[]"))
-
-
-def _forwarded(headers: Headers) -> bool:
-    return any(name in headers for name in _FORWARDED)
 
 
 def _loopback(address: Any) -> bool:

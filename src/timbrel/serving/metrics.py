@@ -24,7 +24,7 @@ from timbrel.library.bundle import Bundle
 from timbrel.pitch.gate import Decision
 
 ENDPOINTS = (
-    "search", "synthesize", "instrument", "locate", "library", "patch", "patch_file", "patch_preview", "info", "other",
+    "search", "synthesize", "instrument", "locate", "patches", "patch", "patch_file", "patch_preview", "info", "other",
 )  # fmt: skip
 OK = "ok"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

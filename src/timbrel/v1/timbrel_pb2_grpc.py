@@ -124,7 +124,8 @@ class TimbrelServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchBatch(self, request_iterator, context):
-        """Many searches; the answers come in the order of the questions, each as soon as it is there.
+        """Many searches; the answers come in the order of the questions, each as soon as it is there. To an API key's limit
+        the stream counts as one request, and so does each search in it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,7 +160,7 @@ class TimbrelServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SynthesizeBatch(self, request_iterator, context):
-        """Many notes; the answers come in the order of the questions, each as soon as it is there.
+        """Many notes, as SearchBatch answers many searches.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
