@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from google.protobuf import descriptor_pool, json_format, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from support.recordings import encoded, note, wav_note
 from support.serving import Serving
@@ -445,7 +446,13 @@ def test_requests_are_counted_with_those_of_http(stub: pb_grpc.TimbrelStub, http
         lines = [line for line in http.get("/metrics").text.splitlines() if line.startswith(start)]
         return float(lines[0].rpartition(" ")[2]) if lines else 0.0
 
-    watched = [("search", "ok"), ("search", "not_found"), ("info", "ok"), ("search", "invalid_input"), ("patches", "ok")]
+    watched = [
+        ("search", "ok"),
+        ("search", "not_found"),
+        ("info", "ok"),
+        ("search", "invalid_input"),
+        ("patches", "ok"),
+    ]
     before = [counted(*each) for each in watched]
     _search(stub, k=1)
     http.post("/search", files={"audio": ("clip", wav_note())}).raise_for_status()
@@ -472,6 +479,27 @@ def test_health(channel: grpc.Channel) -> None:
     watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS)
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
     watch.cancel()
+
+
+def test_reflection_is_the_same_under_its_newer_name(channel: grpc.Channel) -> None:
+    asked = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="timbrel.v1.Timbrel"),
+        reflection_pb2.ServerReflectionRequest(file_by_filename="nowhere.proto"),
+    ]
+    answers = []
+    for version in ("v1", "v1alpha"):
+        reflect = channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        answers.append(list(reflect(iter(asked), timeout=SECONDS)))
+    services, files, unknown = answers[0]
+    assert "timbrel.v1.Timbrel" in {each.name for each in services.list_services_response.service}
+    assert files.file_descriptor_response.file_descriptor_proto == [pb.DESCRIPTOR.serialized_pb]
+    assert unknown.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+    assert answers[0] == answers[1]
 
 
 def test_a_client_without_our_messages_finds_them_by_reflection(channel: grpc.Channel) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from timbrel.errors import ConfigurationError
 from timbrel.serving.grpc_guard import GuardInterceptor
@@ -26,6 +26,7 @@ from timbrel.settings import Settings, variable
 from timbrel.v1 import timbrel_pb2, timbrel_pb2_grpc
 
 SERVICE: str = timbrel_pb2.DESCRIPTOR.services_by_name["Timbrel"].full_name
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 # Beyond the recordings themselves: the other fields of a request.
 _MESSAGE_OVERHEAD = 64 * 1024
 # Less than the 30 s that BentoML's supervisor gives a worker.
@@ -57,8 +58,7 @@ class GrpcServer:
         )
         timbrel_pb2_grpc.add_TimbrelServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        _reflect(self._server)
 
     async def start(self) -> None:
         """Raises ConfigurationError if the port cannot be used."""
@@ -98,6 +98,23 @@ class GrpcServer:
                     former(number, frame)
 
             signal.signal(number, handle)
+
+
+def _reflect(server: grpc.aio.Server) -> None:
+    """Reflection as v1alpha, which grpcio-reflection has, and as v1, which today's clients ask for first.
+
+    The two are the same messages under two names, and grpcio-reflection has no v1. It is not among the services that
+    are listed: there is no file that describes it.
+    """
+    servicer = reflection.aio.ReflectionServicer((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME))
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    method = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    v1 = grpc.method_handlers_generic_handler(REFLECTION_V1, {"ServerReflectionInfo": method})
+    server.add_generic_rpc_handlers((v1,))
 
 
 class Health(health_pb2_grpc.HealthServicer):
