@@ -13,15 +13,11 @@ from pydantic.json_schema import models_json_schema
 
 from timbrel.engine.arguments import MAX_RECORDINGS
 from timbrel.library.bundle import Bundle
+from timbrel.serving.answers import ErrorAnswer, InfoAnswer, LocateAnswer, PatchesAnswer, SearchAnswer
 from timbrel.serving.schemas import (
-    ErrorAnswer,
-    InfoAnswer,
     InstrumentRequest,
-    LocateAnswer,
     LocateOptions,
-    PatchesAnswer,
     PatchesQuery,
-    SearchAnswer,
     SearchOptions,
     SearchRequest,
     SynthesizeRequest,

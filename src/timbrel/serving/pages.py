@@ -23,10 +23,11 @@ from timbrel.errors import TimbrelError
 from timbrel.library import previews
 from timbrel.library.bundle import Bundle
 from timbrel.serving import metrics, web_page
+from timbrel.serving.answers import InfoAnswer, PatchAnswer, PatchesAnswer
 from timbrel.serving.exchange import Problem, note
 from timbrel.serving.openapi import document
 from timbrel.serving.requests import check, text_values
-from timbrel.serving.schemas import InfoAnswer, PatchAnswer, PatchesAnswer, PatchesQuery
+from timbrel.serving.schemas import PatchesQuery
 
 # Bundles are immutable, but the same patch may sound otherwise in the next one.
 _CACHE = "public, max-age=300"

@@ -26,6 +26,7 @@ from timbrel.engine.engine import Engine
 from timbrel.errors import TimbrelError, Unavailable
 from timbrel.library.bundle import Bundle
 from timbrel.serving import access, decoding, metrics, operations, pages
+from timbrel.serving.answers import LocateAnswer, SearchAnswer
 from timbrel.serving.engines import model_source
 from timbrel.serving.exchange import ExchangeMiddleware, noting
 from timbrel.serving.grpc_server import GrpcServer
@@ -33,14 +34,7 @@ from timbrel.serving.grpc_servicer import TimbrelServicer
 from timbrel.serving.guard import GuardMiddleware
 from timbrel.serving.processes import end_with_parent
 from timbrel.serving.requests import InstrumentInput, LocateInput, SearchInput, SynthesizeInput
-from timbrel.serving.schemas import (
-    InstrumentRequest,
-    LocateAnswer,
-    LocateOptions,
-    SearchAnswer,
-    SearchRequest,
-    SynthesizeRequest,
-)
+from timbrel.serving.schemas import InstrumentRequest, LocateOptions, SearchRequest, SynthesizeRequest
 from timbrel.serving.workshop import Workshop
 
 SETTINGS = environment.load()
