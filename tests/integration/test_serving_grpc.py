@@ -200,11 +200,11 @@ def test_the_library(stub: pb_grpc.TimbrelStub, http: httpx.Client, bundle: Bund
 def test_the_server_tells_what_it_serves(stub: pb_grpc.TimbrelStub, bundle: Bundle) -> None:
     info = stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=SECONDS)
     assert (info.bundle_id, info.engine) == (bundle.id, "inprocess")
-    assert (info.patch_count, info.render_count) == (14, 70)
+    assert (info.patches, info.renders) == (14, 70)
     assert list(info.banks) == ["spare", "tiny"]
     assert info.map == pb.Map(radius=1, pitch_low=48, pitch_high=72, velocity_low=40, velocity_high=127)
-    assert (info.stage1_size, info.stage2_size) == (bundle.index.dimension, bundle.stage2.shape[1])
-    assert (info.max_upload_bytes, info.max_recording_seconds, info.deadline_seconds) == (2**20, 5.0, 30.0)
+    assert (info.stage1_dimension, info.stage2_dimension) == (bundle.index.dimension, bundle.stage2.shape[1])
+    assert (info.max_upload_bytes, info.max_seconds, info.deadline_seconds) == (2**20, 5.0, 30.0)
 
 
 # --- streams -----------------------------------------------------------------------------------------------------

@@ -282,7 +282,7 @@ def test_a_key_is_asked_for_where_one_is_needed_and_its_limit_holds(held: Held, 
             known = (("authorization", f"Bearer {secret}"),)
             for _ in range(2):
                 answer = await stub.GetServerInfo(request, timeout=SECONDS, metadata=known)
-                assert answer.patch_count == 14
+                assert answer.patches == 14
             refused = stub.GetServerInfo(request, timeout=SECONDS, metadata=known)
             status, code, _ = await _failure(refused)
             assert (status, code) == ("RESOURCE_EXHAUSTED", "too_many_requests")
@@ -351,14 +351,14 @@ def test_what_a_proxy_passes_on_needs_a_key(held: Held, tmp_path: Path) -> None:
         async with _serving(held, **chosen) as (channel, _, _):
             ask = pb_grpc.TimbrelStub(channel).GetServerInfo
             request, passed_on = pb.GetServerInfoRequest(), (("x-forwarded-for", "192.0.2.1"),)
-            assert (await ask(request, timeout=SECONDS)).patch_count == 14
+            assert (await ask(request, timeout=SECONDS)).patches == 14
             told = await _failure(ask(request, timeout=SECONDS, metadata=passed_on))
             assert told[:2] == ("UNAUTHENTICATED", "unauthorized")
             known = passed_on + _bearer(secret)
-            assert (await ask(request, timeout=SECONDS, metadata=known)).patch_count == 14
+            assert (await ask(request, timeout=SECONDS, metadata=known)).patches == 14
         async with _serving(held, api_keys="off", **chosen) as (channel, _, _):
             ask = pb_grpc.TimbrelStub(channel).GetServerInfo
-            assert (await ask(request, timeout=SECONDS, metadata=passed_on)).patch_count == 14
+            assert (await ask(request, timeout=SECONDS, metadata=passed_on)).patches == 14
 
     _run(go)
 

@@ -10,6 +10,7 @@ import grpc
 from timbrel.client import calls, wire
 from timbrel.client.calls import Call
 from timbrel.client.patience import Patience, Refused, judged, retry_after
+from timbrel.client.reading import Told, query, read
 from timbrel.client.results import InstrumentArchive, PatchFile
 from timbrel.client.service import untrusted
 from timbrel.engine.results import (
@@ -32,7 +33,6 @@ from timbrel.errors import (
     Unreachable,
     error_of,
 )
-from timbrel.pitch.gate import Decision, GateDecision
 from timbrel.v1 import timbrel_pb2 as pb
 
 CODE = "timbrel-code"
@@ -71,7 +71,7 @@ def result(call: Call[Any], response: Any) -> Any:
     """What a good answer to ``call`` says. Raises ProtocolError for one that is not Timbrel's."""
     try:
         return method(call).read(response)
-    except (IndexError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ProtocolError(
             f"the answer cannot be read ({type(error).__name__}: {error}): is the service another version?"
         ) from error
@@ -136,57 +136,17 @@ def _search(call: calls.Search) -> pb.SearchRequest:
 
 
 def _found(response: pb.SearchResponse) -> SearchResult:
-    return SearchResult(
-        query=_query(response.query),
-        hits=tuple(
-            Hit(
-                patch_id=hit.patch_id,
-                name=hit.name,
-                family=hit.family,
-                bank=hit.bank,
-                pitch=_optional(hit, "pitch"),
-                stage1_distance=hit.stage1_distance,
-                stage2_distance=hit.stage2_distance,
-                distance=hit.distance,
-                x=hit.x,
-                y=hit.y,
-                also=tuple(hit.also),
-            )
-            for hit in response.hits
-        ),
-        total=response.total,
-        offset=response.offset,
-    )
+    hits = tuple(read(Hit, _of(hit)) for hit in response.hits)
+    return SearchResult(query=_query(response.query), hits=hits, total=response.total, offset=response.offset)
 
 
-def _query(query: pb.Query) -> Query:
-    gate = query.gate
-    return Query(
-        f0_hz=_optional(query, "f0_hz"),
-        midi=_optional(query, "midi"),
-        confidence=query.confidence,
-        gate=GateDecision(Decision(gate.decision), gate.reason, _optional(gate, "midi"), gate.confidence),
-    )
+def _query(told: pb.Query) -> Query:
+    return query(_of(told), _of(told.gate))
 
 
 def _location(response: pb.LocateResponse) -> Location:
-    return Location(
-        x=response.x,
-        y=response.y,
-        query=_query(response.query),
-        nearest=tuple(
-            Neighbour(
-                patch_id=each.patch_id,
-                name=each.name,
-                family=each.family,
-                bank=each.bank,
-                x=each.x,
-                y=each.y,
-                distance=each.distance,
-            )
-            for each in response.nearest
-        ),
-    )
+    nearest = tuple(read(Neighbour, _of(each)) for each in response.nearest)
+    return read(Location, _of(response), query=_query(response.query), nearest=nearest)
 
 
 def _note(call: calls.Synthesize) -> pb.SynthesizeRequest:
@@ -216,16 +176,7 @@ def _page(response: pb.ListPatchesResponse) -> PatchPage:
 
 
 def _patch(patch: pb.Patch) -> PatchInfo:
-    return PatchInfo(
-        patch_id=patch.patch_id,
-        name=patch.name,
-        family=patch.family,
-        bank=patch.bank,
-        engine=patch.engine,
-        x=patch.x,
-        y=patch.y,
-        pitches=tuple(patch.pitches),
-    )
+    return read(PatchInfo, _of(patch))
 
 
 def _file(file: pb.File) -> PatchFile:
@@ -233,30 +184,19 @@ def _file(file: pb.File) -> PatchFile:
 
 
 def _info(info: pb.ServerInfo) -> ServerInfo:
-    return ServerInfo(
-        version=info.version,
-        bundle_id=info.bundle_id,
-        bundle_revision=info.bundle_revision,
-        patches=info.patch_count,
-        renders=info.render_count,
-        families=tuple(info.families),
-        banks=tuple(info.banks),
-        map=MapLimits(
-            radius=info.map.radius,
-            pitch_low=info.map.pitch_low,
-            pitch_high=info.map.pitch_high,
-            velocity_low=info.map.velocity_low,
-            velocity_high=info.map.velocity_high,
-        ),
-        stage1_dimension=info.stage1_size,
-        stage2_dimension=info.stage2_size,
-        max_upload_bytes=info.max_upload_bytes,
-        max_seconds=info.max_recording_seconds,
-    )
+    return read(ServerInfo, _of(info), map=read(MapLimits, _of(info.map)))
 
 
-def _optional(message: Any, name: str) -> float | None:
-    return getattr(message, name) if message.HasField(name) else None
+def _of(message: Any) -> Told:
+    """The fields of a message by name; None for one that may be left out and is."""
+    known = message.DESCRIPTOR.fields_by_name
+
+    def told(name: str) -> Any:
+        if known[name].has_presence and not message.HasField(name):
+            return None
+        return getattr(message, name)
+
+    return told
 
 
 _METHODS: dict[type[Call[Any]], Method] = {

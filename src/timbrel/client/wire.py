@@ -16,6 +16,7 @@ import soundfile
 from timbrel.audio import Audio
 from timbrel.client import calls
 from timbrel.client.calls import Call
+from timbrel.client.reading import query, read
 from timbrel.client.results import InstrumentArchive, PatchFile
 from timbrel.engine.results import (
     Hit,
@@ -29,7 +30,6 @@ from timbrel.engine.results import (
     ServerInfo,
 )
 from timbrel.errors import NotFound, ProtocolError, TimbrelError, Unavailable, error_of
-from timbrel.pitch.gate import Decision, GateDecision
 
 _JSON = "application/json"
 
@@ -159,45 +159,20 @@ def _search_result(answer: Answer) -> SearchResult:
     told = json.loads(answer.body)
     return SearchResult(
         query=_query(told["query"]),
-        hits=tuple(_hit(hit) for hit in told["hits"]),
+        hits=tuple(read(Hit, hit.__getitem__) for hit in told["hits"]),
         total=int(told["total"]),
         offset=int(told["offset"]),
     )
 
 
 def _query(told: Mapping[str, Any]) -> Query:
-    gate = told["gate"]
-    return Query(
-        f0_hz=_number(told["f0_hz"]),
-        midi=_number(told["midi"]),
-        confidence=float(told["confidence"]),
-        gate=GateDecision(
-            Decision(gate["decision"]),
-            str(gate["reason"]),
-            _number(gate["midi"]),
-            float(gate["confidence"]),
-        ),
-    )
-
-
-def _hit(told: Mapping[str, Any]) -> Hit:
-    return Hit(
-        **_texts(told, "patch_id", "name", "family", "bank"),
-        **_numbers(told, "stage1_distance", "stage2_distance", "distance", "x", "y"),
-        pitch=_number(told["pitch"]),
-        also=tuple(map(str, told["also"])),
-    )
+    return query(told.__getitem__, told["gate"].__getitem__)
 
 
 def _location(answer: Answer) -> Location:
     told = json.loads(answer.body)
-    nearest = tuple(
-        Neighbour(
-            **_texts(each, "patch_id", "name", "family", "bank"), **_numbers(each, "x", "y", "distance")
-        )
-        for each in told["nearest"]
-    )
-    return Location(**_numbers(told, "x", "y"), query=_query(told["query"]), nearest=nearest)
+    nearest = tuple(read(Neighbour, each.__getitem__) for each in told["nearest"])
+    return read(Location, told.__getitem__, query=_query(told["query"]), nearest=nearest)
 
 
 def note(wav: bytes) -> Audio:
@@ -243,41 +218,12 @@ def _page(answer: Answer) -> PatchPage:
 
 
 def _patch(told: Mapping[str, Any]) -> PatchInfo:
-    return PatchInfo(
-        **_texts(told, "patch_id", "name", "family", "bank", "engine"),
-        **_numbers(told, "x", "y"),
-        pitches=tuple(map(float, told["pitches"])),
-    )
+    return read(PatchInfo, told.__getitem__)
 
 
 def _info(answer: Answer) -> ServerInfo:
     told = json.loads(answer.body)
-    known = told["map"]
-    wholes = ("pitch_low", "pitch_high", "velocity_low", "velocity_high")
-    return ServerInfo(
-        **_texts(told, "version", "bundle_id", "bundle_revision"),
-        **_wholes(told, "patches", "renders", "stage1_dimension", "stage2_dimension", "max_upload_bytes"),
-        families=tuple(map(str, told["families"])),
-        banks=tuple(map(str, told["banks"])),
-        map=MapLimits(radius=float(known["radius"]), **_wholes(known, *wholes)),
-        max_seconds=float(told["max_seconds"]),
-    )
-
-
-def _number(told: float | None) -> float | None:
-    return None if told is None else float(told)
-
-
-def _texts(told: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: str(told[name]) for name in names}
-
-
-def _numbers(told: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: float(told[name]) for name in names}
-
-
-def _wholes(told: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: int(told[name]) for name in names}
+    return read(ServerInfo, told.__getitem__, map=read(MapLimits, told["map"].__getitem__))
 
 
 # By call: the media types of a good answer, and what reads it.

@@ -97,20 +97,7 @@ class HitAnswer(BaseModel):
 
     @classmethod
     def of(cls, hit: Hit) -> HitAnswer:
-        return cls(
-            patch_id=hit.patch_id,
-            name=hit.name,
-            family=hit.family,
-            bank=hit.bank,
-            pitch=hit.pitch,
-            stage1_distance=hit.stage1_distance,
-            stage2_distance=hit.stage2_distance,
-            distance=hit.distance,
-            x=hit.x,
-            y=hit.y,
-            also=list(hit.also),
-            links=Links.of(hit.patch_id),
-        )
+        return cls.model_validate(asdict(hit) | {"links": Links.of(hit.patch_id)})
 
 
 class SearchAnswer(BaseModel):
@@ -147,16 +134,7 @@ class NeighbourAnswer(BaseModel):
 
     @classmethod
     def of(cls, neighbour: Neighbour) -> NeighbourAnswer:
-        return cls(
-            patch_id=neighbour.patch_id,
-            name=neighbour.name,
-            family=neighbour.family,
-            bank=neighbour.bank,
-            x=neighbour.x,
-            y=neighbour.y,
-            distance=neighbour.distance,
-            links=Links.of(neighbour.patch_id),
-        )
+        return cls.model_validate(asdict(neighbour) | {"links": Links.of(neighbour.patch_id)})
 
 
 class LocateAnswer(BaseModel):

@@ -84,13 +84,7 @@ def search_response(result: SearchResult) -> pb.SearchResponse:
 
 
 def locate_response(location: Location) -> pb.LocateResponse:
-    nearest = [
-        pb.Neighbour(
-            patch_id=each.patch_id, name=each.name, family=each.family, bank=each.bank, x=each.x, y=each.y,
-            distance=each.distance,
-        )
-        for each in location.nearest
-    ]  # fmt: skip
+    nearest = [pb.Neighbour(**asdict(each)) for each in location.nearest]
     return pb.LocateResponse(x=location.x, y=location.y, query=_query(location.query), nearest=nearest)
 
 
@@ -109,19 +103,7 @@ def _query(query: Query) -> pb.Query:
 
 
 def _hit(hit: Hit) -> pb.Hit:
-    return pb.Hit(
-        patch_id=hit.patch_id,
-        name=hit.name,
-        family=hit.family,
-        bank=hit.bank,
-        pitch=hit.pitch,
-        stage1_distance=hit.stage1_distance,
-        stage2_distance=hit.stage2_distance,
-        distance=hit.distance,
-        x=hit.x,
-        y=hit.y,
-        also=hit.also,
-    )
+    return pb.Hit(**asdict(hit))
 
 
 def pcm_parts(samples: bytes, sample_rate: int) -> Iterator[pb.PcmPart]:
@@ -148,23 +130,8 @@ def patch(found: PatchInfo) -> pb.Patch:
 
 def server_info(bundle: Bundle, settings: Settings, engine: str) -> pb.ServerInfo:
     """``engine`` is "triton" or "inprocess"."""
-    info = catalogue.info(bundle, settings.limits)
-    return pb.ServerInfo(
-        version=info.version,
-        bundle_id=info.bundle_id,
-        bundle_revision=info.bundle_revision,
-        engine=engine,
-        patch_count=info.patches,
-        render_count=info.renders,
-        families=info.families,
-        banks=info.banks,
-        map=pb.Map(**asdict(info.map)),
-        stage1_size=info.stage1_dimension,
-        stage2_size=info.stage2_dimension,
-        max_upload_bytes=info.max_upload_bytes,
-        max_recording_seconds=info.max_seconds,
-        deadline_seconds=settings.deadline_seconds,
-    )
+    info = asdict(catalogue.info(bundle, settings.limits))
+    return pb.ServerInfo(**info, engine=engine, deadline_seconds=settings.deadline_seconds)
 
 
 def _share(value: float) -> float:

@@ -368,36 +368,36 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServerInfo(_message.Message):
-    __slots__ = ("version", "bundle_id", "bundle_revision", "engine", "patch_count", "render_count", "families", "banks", "map", "stage1_size", "stage2_size", "max_upload_bytes", "max_recording_seconds", "deadline_seconds")
+    __slots__ = ("version", "bundle_id", "bundle_revision", "engine", "patches", "renders", "families", "banks", "map", "stage1_dimension", "stage2_dimension", "max_upload_bytes", "max_seconds", "deadline_seconds")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_REVISION_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
-    PATCH_COUNT_FIELD_NUMBER: _ClassVar[int]
-    RENDER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    PATCHES_FIELD_NUMBER: _ClassVar[int]
+    RENDERS_FIELD_NUMBER: _ClassVar[int]
     FAMILIES_FIELD_NUMBER: _ClassVar[int]
     BANKS_FIELD_NUMBER: _ClassVar[int]
     MAP_FIELD_NUMBER: _ClassVar[int]
-    STAGE1_SIZE_FIELD_NUMBER: _ClassVar[int]
-    STAGE2_SIZE_FIELD_NUMBER: _ClassVar[int]
+    STAGE1_DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    STAGE2_DIMENSION_FIELD_NUMBER: _ClassVar[int]
     MAX_UPLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
-    MAX_RECORDING_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     version: str
     bundle_id: str
     bundle_revision: str
     engine: str
-    patch_count: int
-    render_count: int
+    patches: int
+    renders: int
     families: _containers.RepeatedScalarFieldContainer[str]
     banks: _containers.RepeatedScalarFieldContainer[str]
     map: Map
-    stage1_size: int
-    stage2_size: int
+    stage1_dimension: int
+    stage2_dimension: int
     max_upload_bytes: int
-    max_recording_seconds: float
+    max_seconds: float
     deadline_seconds: float
-    def __init__(self, version: _Optional[str] = ..., bundle_id: _Optional[str] = ..., bundle_revision: _Optional[str] = ..., engine: _Optional[str] = ..., patch_count: _Optional[int] = ..., render_count: _Optional[int] = ..., families: _Optional[_Iterable[str]] = ..., banks: _Optional[_Iterable[str]] = ..., map: _Optional[_Union[Map, _Mapping]] = ..., stage1_size: _Optional[int] = ..., stage2_size: _Optional[int] = ..., max_upload_bytes: _Optional[int] = ..., max_recording_seconds: _Optional[float] = ..., deadline_seconds: _Optional[float] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., bundle_id: _Optional[str] = ..., bundle_revision: _Optional[str] = ..., engine: _Optional[str] = ..., patches: _Optional[int] = ..., renders: _Optional[int] = ..., families: _Optional[_Iterable[str]] = ..., banks: _Optional[_Iterable[str]] = ..., map: _Optional[_Union[Map, _Mapping]] = ..., stage1_dimension: _Optional[int] = ..., stage2_dimension: _Optional[int] = ..., max_upload_bytes: _Optional[int] = ..., max_seconds: _Optional[float] = ..., deadline_seconds: _Optional[float] = ...) -> None: ...
 
 class Map(_message.Message):
     __slots__ = ("radius", "pitch_low", "pitch_high", "velocity_low", "velocity_high")
