@@ -13,7 +13,7 @@
     ├── BundleError                  invalid_bundle        503   torn, foreign or missing bundle
     ├── Unavailable                  unavailable           503   a model server does not answer
     │   ├── DeadlineExceeded         deadline_exceeded     504   it answers too slowly
-    │   └── Unreachable              unreachable            –    no service there, or the connection broke (client)
+    │   └── Unreachable              unreachable            –    no service, no trust, or the connection broke (client)
     └── ProtocolError                protocol_error         –    what answers is no Timbrel (client)
 
 ``code`` is stable: clients may compare it. The message is one line and says what to do next.

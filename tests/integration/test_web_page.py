@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, Request, Route, expect
+from scipy import signal
 from support.browser import DESK, PHONE, Visit, chromium, visit
 from support.recordings import encoded, note, wav_note
 from support.serving import Serving
 
-from timbrel.audio import SAMPLE_RATE
+from timbrel.audio import SAMPLE_RATE, read, resample
 
 HITS = 40
 MIDI_KEYBOARD = """
@@ -32,6 +33,20 @@ window.fetch = async (path, init) => {
   const audio = init?.body instanceof FormData ? init.body.get("audio") : null;
   if (audio) window.sent.push(await audio.slice(0, 4).text());
   return ask(path, init);
+};
+"""
+# Decoding waits, once, until `held` is called.
+HELD_DECODER = """
+const decode = OfflineAudioContext.prototype.decodeAudioData;
+window.decoded = 0;
+OfflineAudioContext.prototype.decodeAudioData = async function (data) {
+  if (window.hold) {
+    window.hold = false;
+    await new Promise((release) => (window.held = release));
+  }
+  const buffer = await decode.call(this, data);
+  window.decoded++;
+  return buffer;
 };
 """
 
@@ -184,7 +199,8 @@ def test_until_the_service_answers_a_patch_nearby_is_heard(visitor: Visit, http:
     patch = _patch(http, "Tone 8")
     waiting: list[Route] = []
     page.route("**/synthesize", lambda route: waiting.append(route))
-    # The preview at the start's place is fetched anyhow; this one when the pointer comes near.
+    # The preview at the start's place is fetched anyhow, when the map is there; this one when the pointer comes near.
+    visitor.until(lambda: any("/preview" in each.url for each in visitor.asked), "the map is there")
     with page.expect_response(f"**/patches/{patch['patch_id']}/preview") as fetched:
         page.mouse.move(*visitor.pixel(patch["x"], patch["y"]))
     fetched.value.finished()
@@ -387,6 +403,95 @@ def test_brightness_is_measured_from_the_previews(visitor: Visit, http: httpx.Cl
     }.items():
         page.get_by_role("slider", name=aspect).fill(weight)
     visitor.until(lambda: _names(page)[0] == "Tone 9", "it is the nearest to itself")
+
+
+# The two filters of ITU-R BS.1770 at 48 kHz: second-order sections.
+K_WEIGHTING = (
+    (1.53512485958697, -2.69169618940638, 1.19839281085285, 1.0, -1.69065929318241, 0.73248077421585),
+    (1.0, -2.0, 1.0, 1.0, -1.99004745483398, 0.99007225036621),
+)
+
+
+def _loudness(data: bytes) -> float:
+    """Of the loudest 400 ms, in LUFS, were the highest sample at full scale."""
+    samples = resample(read(data), 48_000).samples.astype(np.float64)
+    onset = int(np.argmax(np.abs(samples) > 0.01 * np.abs(samples).max()))
+    samples = samples[onset : onset + round(2.2 * 48_000)]
+    power = np.cumsum(signal.sosfilt(K_WEIGHTING, samples) ** 2)
+    block = round(0.4 * 48_000)
+    loudest = (power[block:] - power[:-block]).max() / block
+    return float(10 * np.log10(loudest / np.abs(samples).max() ** 2) - 0.691)
+
+
+def test_loudness_is_that_of_bs_1770_at_equal_peak(
+    visitor: Visit, http: httpx.Client, tmp_path: Path
+) -> None:
+    """The order of the hits is that of what is measured here; how far the query was turned up changes nothing."""
+    quiet = tmp_path / "quiet.wav"
+    quiet.write_bytes(encoded(0.05 * note(24_000), 24_000, "WAV", "FLOAT"))
+    page = visitor.page
+    _search(visitor, quiet)
+    page.get_by_text("Order by the service").click()
+    for aspect, weight in {"Instrument": "0", "Tone colour": "0", "Loudness": "100"}.items():
+        page.get_by_role("slider", name=aspect).fill(weight)
+    mine = _loudness(quiet.read_bytes())
+    theirs = {
+        patch["name"]: abs(_loudness(http.get(patch["links"]["preview"]).content) - mine)
+        for patch in _library(http)
+    }
+    assert max(theirs.values()) - min(theirs.values()) > 2.0
+
+    def in_order() -> bool:
+        apart = np.array([theirs[name] for name in _names(page)])
+        return bool((np.diff(apart) > -0.25).all())  # the browser's MP3 decoder is another
+
+    visitor.until(in_order, "the loudness orders them")
+
+
+def test_a_second_search_while_previews_are_measured(
+    visitor: Visit, http: httpx.Client, recording: Path
+) -> None:
+    """The hits of the later search are measured, too."""
+    page = visitor.page
+    held: list[Route] = []
+    page.route("**/preview", lambda route: held.append(route))
+    _search(visitor, recording)
+    page.get_by_text("Filters").click()
+    page.get_by_role("group", name="Families", exact=True).get_by_role("button", name="brass").click()
+    brass = {patch["name"] for patch in _library(http) if patch["family"] == "brass"}
+    visitor.until(lambda: _names(page) and set(_names(page)) <= brass, "only brass is there")
+    page.get_by_text("Order by the service").click()
+    page.get_by_role("slider", name="Brightness").fill("100")
+    visitor.until(lambda: len(held) == len(_names(page)), "their previews are asked for")
+    page.get_by_role("group", name="Families", exact=True).get_by_role("button", name="brass").click()
+    visitor.until(lambda: not set(_names(page)) <= brass, "all are there")
+    before = len(held)
+    for route in held[:before]:
+        route.continue_()
+    visitor.until(lambda: len(held) > before, "the others' previews are asked for")
+    for route in held[before:]:
+        route.continue_()
+
+
+def test_the_later_of_two_recordings_is_searched_with(
+    browser: Browser, serving: Serving, recording: Path, tmp_path: Path
+) -> None:
+    """However long the browser takes to decode the first."""
+    later = tmp_path / "later.wav"
+    later.write_bytes(wav_note(hz=330.0))
+    with visit(browser, serving.url, before=HELD_DECODER) as visitor:
+        page = visitor.page
+        page.evaluate("window.hold = true")
+        page.get_by_label("Recording to search with").set_input_files(recording)
+        visitor.until(lambda: page.evaluate("!!window.held"), "the first is being decoded")
+        _search(visitor, later)
+        asked = page.get_by_role("article", name="Your sound")
+        expect(asked.get_by_role("heading")).to_have_text("later.wav")
+        page.evaluate("window.held()")
+        visitor.until(lambda: page.evaluate("window.decoded >= 2"), "both are decoded")
+        page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+        expect(asked.get_by_role("heading")).to_have_text("later.wav")
+        expect(page.locator(".hits li").first).to_be_visible()
 
 
 def test_the_microphone_asks(browser: Browser, serving: Serving) -> None:

@@ -5,9 +5,9 @@ import { useEffect } from "preact/hooks";
 import { messageOf, save, type Hit } from "./api";
 import { Picture } from "./picture";
 import { compare, hushAll, playBuffer, preview } from "./player";
-import { loudness } from "./spectrum";
+import { level } from "./spectrum";
 import {
-  answer, ASPECTS, byId, EVEN, measuring, moveTo, ordered, query, say, searchLike, selected, sound, weigh, weights, type Aspect,
+  answer, ASPECTS, byId, EVEN, isMeasuredHere, measuring, moveTo, ordered, query, say, searchLike, selected, sound, weigh, weights, type Aspect,
 } from "./state";
 import { familyColours } from "./theme";
 import { decimal, familyName, pitchName } from "./words";
@@ -18,6 +18,7 @@ const ASPECT_NAMES: Record<Aspect, [string, string]> = {
   colour: ["Tone colour", "stage 2: how unlike do they sound?"],
   brightness: ["Brightness", "measured here: spectral centroid"],
   envelope: ["Envelope", "measured here: the course of the level"],
+  loudness: ["Loudness", "measured here: how loud for its peak (LUFS at full scale)"],
 };
 
 export function Hits() {
@@ -54,7 +55,6 @@ function Weighing() {
       </summary>
       {ASPECTS.map((aspect) => {
         const [name, meaning] = ASPECT_NAMES[aspect];
-        const measuredHere = aspect === "brightness" || aspect === "envelope";
         return (
           <label key={aspect} class={weights.value ? "" : "unset"}>
             <span title={meaning}>{name}</span>
@@ -64,7 +64,7 @@ function Weighing() {
               max={100}
               step={5}
               value={given[aspect]}
-              disabled={measuredHere && !query.value?.buffer}
+              disabled={isMeasuredHere(aspect) && !query.value?.buffer}
               onInput={(event) => weigh(aspect, Number(event.currentTarget.value))}
             />
             <output>{weights.value ? given[aspect] : "–"}</output>
@@ -72,8 +72,9 @@ function Weighing() {
         );
       })}
       <p class="quiet">
-        Brightness and envelope are measured in this browser, from each patch’s preview near C4; previews are all equally
-        loud, so loudness is not compared. Orders the nearest {answer.value!.hits.length}.
+        Brightness, envelope and loudness are measured in this browser, from each patch’s preview near C4. How far a
+        sound was turned up does not count: loudness is how loud it is for its peak. Orders the nearest{" "}
+        {answer.value!.hits.length}.
       </p>
       {weights.value && (
         <button class="plain" onClick={() => (weights.value = null)}>
@@ -176,7 +177,7 @@ function Compare({ a, b, name }: { a: AudioBuffer; b: AudioBuffer; name: string 
   };
   useEffect(() => stop, [a, b]);
   const hear = (which: 0 | 1) => () => {
-    const [loudA, loudB] = [loudness(a), loudness(b)];
+    const [loudA, loudB] = [level(a), level(b)];
     const least = Math.min(loudA, loudB);
     running.value ??= compare(a, b, [least / Math.max(loudA, 1e-6), least / Math.max(loudB, 1e-6)]);
     running.value.hear(which);

@@ -63,6 +63,7 @@ function Microphone() {
   const recording = useSignal<Recording | null>(null);
   const problem = useSignal("");
   const level = useSignal(0);
+  const asking = useRef(false);
   const meter = useRef<HTMLButtonElement>(null);
 
   useEffect(() => {
@@ -77,9 +78,11 @@ function Microphone() {
       recording.value.stop();
       return;
     }
+    if (asking.current) return; // the browser still asks whether it may
     problem.value = "";
+    asking.current = true;
     try {
-      recording.value = await record();
+      recording.value = await record().finally(() => (asking.current = false));
       const heard = await recording.value.done;
       recording.value = null;
       await searchWith("Microphone", heard);

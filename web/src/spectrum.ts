@@ -1,4 +1,5 @@
-// What can be measured of a sound in the browser: its spectrogram, how bright it is, and the course of its level.
+// What can be measured of a sound in the browser: its spectrogram, how bright and how loud it is, and the course of its
+// level.
 
 import FFT from "fft.js";
 import { mono } from "./wav";
@@ -44,12 +45,27 @@ export interface Aspects {
   brightness: number;
   /** Level from the onset on, in dB below its peak, every 10 ms. */
   envelope: number[];
+  /** Of its loudest 400 ms, in LUFS (ITU-R BS.1770), were its highest sample at full scale. How far a recording or a
+   * preview was turned up says nothing of the instrument; how loud it is for its peak does. */
+  loudness: number;
 }
 
 const STEP_SECONDS = 0.01;
 const LONGEST_SECONDS = 2.2; // a preview fades out after that
 const BRIGHTEST_HZ = 11_000;
 const ENVELOPE_FLOOR_DB = -48;
+const FRAMES = 60;
+const MOMENT_FRAMES = Math.round((0.4 / LONGEST_SECONDS) * FRAMES);
+const WINDOW_POWER = WINDOW.reduce((sum, each) => sum + each ** 2, 0);
+
+/** How much a frequency weighs in loudness, as power: BS.1770's shelf and high-pass as their analogue prototypes. */
+function weight(hz: number): number {
+  const [shelf, pass] = [hz / 1682, hz / 38.1];
+  const gain = 10 ** (4 / 20);
+  const resonance = (at: number, q: number) => (1 - at ** 2) ** 2 + (at / q) ** 2;
+  const raised = (1 - gain * shelf ** 2) ** 2 + (Math.sqrt(gain) * shelf) ** 2 / 0.5;
+  return (raised / resonance(shelf, Math.SQRT1_2)) * (pass ** 4 / resonance(pass, 0.5));
+}
 
 export function aspects(buffer: AudioBuffer): Aspects {
   const samples = mono(buffer);
@@ -65,21 +81,53 @@ export function aspects(buffer: AudioBuffer): Aspects {
   const count = Math.round(LONGEST_SECONDS / STEP_SECONDS);
   const sounding = samples.subarray(onset * step, (onset + count) * step);
   const binHz = buffer.sampleRate / SIZE;
-  let weighted = 0;
+  // A preview ends at 12 kHz: what a recording has above that must not count.
+  const bins = Math.min(SIZE / 2, Math.ceil(BRIGHTEST_HZ / binHz));
+  const weights = Float64Array.from({ length: bins }, (_, bin) => (weight(bin * binHz) * 2) / (SIZE * WINDOW_POWER));
+  let centre = 0;
   let total = 1e-12;
-  for (const frame of frames(sounding, 60)) {
-    // A preview ends at 12 kHz: what a recording has above that must not count.
-    for (let bin = 0; bin < frame.length && bin * binHz < BRIGHTEST_HZ; bin++) {
-      weighted += frame[bin]! ** 2 * bin * binHz;
-      total += frame[bin]! ** 2;
+  // A short sound fills fewer moments, not longer ones.
+  const columns = Math.max(2, Math.round((sounding.length / (count * step)) * FRAMES));
+  const heard = frames(sounding, columns).map((frame) => {
+    let loud = 0;
+    for (let bin = 0; bin < bins; bin++) {
+      const power = frame[bin]! ** 2;
+      centre += power * bin * binHz;
+      total += power;
+      loud += power * weights[bin]!;
     }
-  }
-  return { brightness: Math.log2(Math.max(1, weighted / total)), envelope: levels.slice(onset, onset + count) };
+    return loud;
+  });
+  return {
+    brightness: Math.log2(Math.max(1, centre / total)),
+    envelope: levels.slice(onset, onset + count),
+    loudness: 10 * Math.log10(loudest(heard) + 1e-12) - 0.691 - 20 * Math.log10(highest(sounding)),
+  };
+}
+
+/** The greatest mean over a moment. */
+function loudest(powers: number[]): number {
+  let sum = 0;
+  let most = 0;
+  powers.forEach((power, i) => {
+    sum += power - (powers[i - MOMENT_FRAMES] ?? 0);
+    most = Math.max(most, sum);
+  });
+  return most / MOMENT_FRAMES;
+}
+
+function highest(samples: Float32Array): number {
+  return samples.reduce((most, each) => Math.max(most, Math.abs(each)), 1e-6);
 }
 
 /** In octaves. */
 export function brightnessDistance(a: Aspects, b: Aspects): number {
   return Math.abs(a.brightness - b.brightness);
+}
+
+/** In dB. */
+export function loudnessDistance(a: Aspects, b: Aspects): number {
+  return Math.abs(a.loudness - b.loudness);
 }
 
 /** Mean difference in dB, over as long as both last. */
@@ -92,7 +140,7 @@ export function envelopeDistance(a: Aspects, b: Aspects): number {
 }
 
 /** Root mean square of the loudest half second, to play two sounds equally loud. */
-export function loudness(buffer: AudioBuffer): number {
+export function level(buffer: AudioBuffer): number {
   const samples = mono(buffer);
   const length = Math.min(samples.length, Math.round(buffer.sampleRate / 2));
   let sum = 0;

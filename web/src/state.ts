@@ -5,7 +5,7 @@ import { quadtree, type Quadtree } from "d3-quadtree";
 import * as api from "./api";
 import type { Filters, Hit, Library, Location, Patch, SearchAnswer } from "./api";
 import { hush, placeNote, play, preview, type Playing } from "./player";
-import { aspects, brightnessDistance, envelopeDistance, type Aspects } from "./spectrum";
+import { aspects, brightnessDistance, envelopeDistance, loudnessDistance, type Aspects } from "./spectrum";
 import { decode, wav } from "./wav";
 import { familyName, keyName } from "./words";
 
@@ -121,9 +121,15 @@ export const selected = signal<string | null>(null);
 
 let asked: AbortController | undefined;
 
+/** What is asked now; whatever was asked before is dropped. */
+function begin(): AbortController {
+  asked?.abort();
+  return (asked = new AbortController());
+}
+
 /** Search with a recording: a file that was dropped, or what the microphone heard. */
 export async function searchWith(name: string, recording: Blob): Promise<void> {
-  asked?.abort();
+  const mine = begin();
   searching.value = true;
   let buffer: AudioBuffer | null = null;
   try {
@@ -131,6 +137,7 @@ export async function searchWith(name: string, recording: Blob): Promise<void> {
   } catch {
     // The service may know what the browser does not, AIFF for one.
   }
+  if (mine.signal.aborted) return;
   const sent = buffer && !/\.(wav|flac|ogg|mp3)$/i.test(name) ? wav(buffer) : recording;
   query.value = { name, recording: sent, like: null, buffer };
   located.value = null;
@@ -139,10 +146,13 @@ export async function searchWith(name: string, recording: Blob): Promise<void> {
 
 /** Search with what the present place sounds like. */
 export async function searchPlace(): Promise<void> {
+  const mine = begin();
   try {
     const note = await placeNote({ ...place.value, pitch: key.value, velocity: 100 });
-    await searchWith(`This place at ${keyName(key.value)}`, wav(note));
+    if (!mine.signal.aborted) await searchWith(`This place at ${keyName(key.value)}`, wav(note));
   } catch (error) {
+    if (asked !== mine) return;
+    searching.value = false;
     searchError.value = api.messageOf(error);
   }
 }
@@ -163,9 +173,7 @@ export async function searchLike(patch: { patch_id: string; name: string; links:
 export async function search({ locate = false } = {}): Promise<void> {
   const current = query.value;
   if (!current) return;
-  asked?.abort();
-  const mine = new AbortController();
-  asked = mine;
+  const mine = begin();
   searching.value = true;
   searchError.value = "";
   hush("hit");
@@ -211,14 +219,20 @@ export function clearSearch(): void {
 
 // --- weights -------------------------------------------------------------------------------------
 
-export const ASPECTS = ["instrument", "colour", "brightness", "envelope"] as const;
+export const ASPECTS = ["instrument", "colour", "brightness", "envelope", "loudness"] as const;
 export type Aspect = (typeof ASPECTS)[number];
+/** Those that the service does not compare. */
+const MEASURED_HERE = { brightness: brightnessDistance, envelope: envelopeDistance, loudness: loudnessDistance };
+
+export function isMeasuredHere(aspect: Aspect): aspect is keyof typeof MEASURED_HERE {
+  return aspect in MEASURED_HERE;
+}
 export type Weights = Record<Aspect, number>;
 
 /** null: the service's own order. */
 export const weights = signal<Weights | null>(null);
-export const EVEN: Weights = { instrument: 50, colour: 50, brightness: 0, envelope: 0 };
-const aspectsWanted = computed(() => !!weights.value && weights.value.brightness + weights.value.envelope > 0);
+export const EVEN: Weights = { instrument: 50, colour: 50, brightness: 0, envelope: 0, loudness: 0 };
+const aspectsWanted = computed(() => ASPECTS.some((aspect) => isMeasuredHere(aspect) && weights.value?.[aspect]));
 const measured = signal<ReadonlyMap<string, Aspects>>(new Map());
 export const measuring = signal(false);
 
@@ -227,45 +241,47 @@ export function weigh(aspect: Aspect, weight: number): void {
   if (aspectsWanted.value) void measureHits();
 }
 
-/** Brightness and envelope of every hit, from its preview. */
+/** The aspects of every hit, from its preview; those of an answer that comes meanwhile, too. */
 async function measureHits(): Promise<void> {
   if (measuring.value) return;
   measuring.value = true;
-  try {
-    const hits = (answer.value?.hits ?? []).filter((hit) => !measured.value.has(hit.patch_id));
-    const found = await Promise.all(
-      hits.map(async (hit) => [hit.patch_id, aspects(await preview(hit))] as const),
+  const asked = new Set<string>();
+  const isLeft = (hit: Hit) => !measured.value.has(hit.patch_id) && !asked.has(hit.patch_id);
+  for (let left = answer.value?.hits ?? []; (left = left.filter(isLeft)).length; left = answer.value?.hits ?? []) {
+    const found = await Promise.allSettled(
+      left.map(async (hit) => {
+        asked.add(hit.patch_id);
+        return [hit.patch_id, aspects(await preview(hit))] as const;
+      }),
     );
-    measured.value = new Map([...measured.value, ...found]);
-  } catch (error) {
-    searchError.value = api.messageOf(error);
-  } finally {
-    measuring.value = false;
+    measured.value = new Map([...measured.value, ...found.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []))]);
+    const failed = found.find((each) => each.status === "rejected");
+    if (failed) searchError.value = api.messageOf(failed.reason);
   }
+  measuring.value = false;
 }
 
 const queryAspects = computed(() => (query.value?.buffer ? aspects(query.value.buffer) : null));
 
-/** The hits in the order of the weights. Each aspect is taken relative to its median among these hits. */
+/** The hits in the order of the weights. Each aspect is taken relative to its median among these hits; what is not
+ * measured yet, or cannot be, counts as the median. */
 export const ordered = computed<Hit[]>(() => {
   const hits = answer.value?.hits ?? [];
   const given = weights.value;
   if (!given || !hits.length) return hits;
   const mine = queryAspects.value;
-  const apart = (hit: Hit, distance: (a: Aspects, b: Aspects) => number): number => {
+  const apart = (hit: Hit, aspect: Aspect): number | undefined => {
+    if (aspect === "instrument") return hit.stage1_distance;
+    if (aspect === "colour") return hit.stage2_distance;
     const theirs = measured.value.get(hit.patch_id);
-    return mine && theirs ? distance(mine, theirs) : 0;
-  };
-  const distances: Record<Aspect, number[]> = {
-    instrument: hits.map((hit) => hit.stage1_distance),
-    colour: hits.map((hit) => hit.stage2_distance),
-    brightness: hits.map((hit) => apart(hit, brightnessDistance)),
-    envelope: hits.map((hit) => apart(hit, envelopeDistance)),
+    return mine && theirs ? MEASURED_HERE[aspect](mine, theirs) : undefined;
   };
   const scores = hits.map(() => 0);
   for (const aspect of ASPECTS) {
-    const middle = [...distances[aspect]].sort((a, b) => a - b)[Math.floor(hits.length / 2)] || 1;
-    distances[aspect].forEach((distance, i) => (scores[i]! += (given[aspect] * distance) / middle));
+    const distances = hits.map((hit) => apart(hit, aspect));
+    const known = distances.filter((each) => each !== undefined).sort((a, b) => a - b);
+    const middle = known[Math.floor(known.length / 2)] || 1;
+    distances.forEach((distance, i) => (scores[i]! += (given[aspect] * (distance ?? middle)) / middle));
   }
   return hits.map((_, i) => i).sort((a, b) => scores[a]! - scores[b]! || a - b).map((i) => hits[i]!);
 });

@@ -27,8 +27,9 @@ class Client:
         Client(bundle="bundle")             no service: the bundle's models run in this process
 
     A client may be shared between threads. Close it when done, or use it in a ``with`` statement. Every method raises
-    errors of ``timbrel.errors`` only: those of the service with its class, code and message; ``Unreachable`` where no
-    service answers, ``DeadlineExceeded`` after ``timeout``, ``ProtocolError`` where something else answers.
+    errors of ``timbrel.errors`` only: those of the service with its class, code and message (``TooManyRequests`` with
+    its ``retry_after``); ``Unreachable`` where no service answers or its certificate is not trusted,
+    ``DeadlineExceeded`` after ``timeout``, ``ProtocolError`` where something else answers.
     """
 
     def __init__(
