@@ -19,7 +19,7 @@ import grpc
 
 from timbrel.errors import DeadlineExceeded, TimbrelError
 from timbrel.serving import metrics
-from timbrel.serving.exchange import NO_ANSWER, Problem
+from timbrel.serving.exchange import BUNDLE, NO_ANSWER, Problem
 
 REQUEST_ID = "x-request-id"
 CODE = "timbrel-code"
@@ -54,6 +54,10 @@ class Caller:
 
     context: Any
     request_id: str
+
+    def answered_from(self, bundle: str) -> None:
+        """Say with the answer which bundle it is of, by its id."""
+        self.context.set_trailing_metadata(((BUNDLE, bundle),))
 
     def remaining(self) -> float | None:
         """Seconds until the caller's own deadline; None without one. Raises DeadlineExceeded when it has passed."""
