@@ -167,9 +167,10 @@ def _hits(answer: httpx.Response) -> list[list[Any]]:
 def _expected(folder: Path, patch_id: str) -> dict[str, Any]:
     """What each question's answer is, from the bundle itself."""
     with Client(bundle=folder) as client:
-        asked = {"recording": wav_note()}
-        found = {kind: client.search(question, k=3, fold=False) for kind, question in asked.items()}
-        found["like"] = client.search(like=patch_id, k=3, fold=False)
+        found = {
+            "recording": client.search(wav_note(), k=3, fold=False),
+            "like": client.search_like(patch_id, k=3, fold=False),
+        }
         hits = {
             kind: [[hit.patch_id, hit.stage1_distance, hit.stage2_distance] for hit in result.hits]
             for kind, result in found.items()
