@@ -31,7 +31,8 @@ for share in (0.02, 0.5, 0.97):
     disk = disks / str(share)
     disk.mkdir()
     if how == "disk":
-        options = f"size={int((1 + share) * sum(sizes))}"
+        taken = sum(-(-size // 4096) * 4096 for size in sizes)  # a disk gives whole pages
+        options = f"size={int((1 + share) * taken)}"
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)], check=True)
     shutil.copytree(source, disk / "bundle")
     if how == "limit":

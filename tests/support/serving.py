@@ -171,11 +171,13 @@ def unread(port: int) -> list[int]:
     return found
 
 
-def nothing_left(serving: Serving, family: list[psutil.Process]) -> None:
-    """After the end: no process, no shared memory, no file but the logs, no port."""
+def nothing_left(
+    serving: Serving, family: list[psutil.Process], kept: frozenset[str] | set[str] = frozenset({"logs"})
+) -> None:
+    """After the end: no process, no shared memory, no file but what is ``kept``, no port."""
     assert still_running(family) == []
     assert serving.shared_memory() == []
-    assert [path.name for path in serving.state.iterdir()] == ["logs"]
+    assert {path.name for path in serving.state.iterdir()} == kept
     for port in vars(serving.ports).values():
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
