@@ -81,8 +81,6 @@ class TritonModels:
             return DeadlineExceeded(
                 f"the model {model} took longer than {self._timeout:g} s: try again later"
             )
-        if status in _UNREACHABLE:
-            return Unavailable(f"the model server at {self._url} does not answer: try again later")
         # A stub that died is started again by Triton at the next request.
         if status in _MISSING or any(
             sign in message for sign in ("not ready", "unknown model", "not healthy")
@@ -90,4 +88,6 @@ class TritonModels:
             return Unavailable(
                 f"the model {model} is not served at {self._url} now: try again later ({message})"
             )
+        if status in _UNREACHABLE:
+            return Unavailable(f"the model server at {self._url} does not answer: try again later")
         return TimbrelError(f"the model {model} failed: {message}")
