@@ -291,7 +291,7 @@ def _describe(bundle: Path) -> None:
         for name, entry in manifest.files.items()
     }
     manifest = replace(manifest, files=files)
-    (bundle / "manifest.json").write_text(replace(manifest, id=manifest.content_id()).to_json())
+    (bundle / "manifest.json").write_bytes(replace(manifest, id=manifest.content_id()).to_json())
 
 
 @needs_triton
@@ -351,10 +351,10 @@ def test_a_worker_that_starts_anew_serves_what_the_others_do(
         shutil.rmtree(tmp_path / "bundle")
         shutil.copytree(other, tmp_path / "bundle")
         for expected in (first, second):
-            workers = _workers(serving)
-            assert len(workers) == 2
-            workers[0].kill()
-            assert still_running([workers[0]]) == []
+            until(lambda: len(_workers(serving)) == 2)
+            victim = _workers(serving)[0]
+            victim.kill()
+            assert still_running([victim]) == []
             until(lambda: len(_workers(serving)) == 2)
             assert _served_ids(serving) == {expected}
             _used(serving, tmp_path / "bundle")
