@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import tempfile
@@ -9,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 
 @contextmanager
@@ -27,6 +31,33 @@ def atomic_write(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     except BaseException:
         Path(handle.name).unlink(missing_ok=True)
         raise
+
+
+def put_folder(part: Path, folder: Path) -> None:
+    """Put the folder ``part`` in the place of ``folder``, which lies at ``part`` afterwards if there was one.
+
+    The two are exchanged in one step where the file system can; elsewhere ``folder`` is gone for a moment, and comes
+    back if its successor cannot be put in its place.
+    """
+    if not folder.exists():
+        os.replace(part, folder)
+    elif not _exchanged(part, folder):
+        aside = part.with_name(f"{part.name}.former")
+        os.replace(folder, aside)
+        try:
+            os.replace(part, folder)
+        except OSError:
+            os.replace(aside, folder)
+            raise
+        os.replace(aside, part)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two paths by Linux's renameat2; False where that is not possible."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    return rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0
 
 
 def sha256_of(path: Path) -> str:

@@ -162,14 +162,14 @@ def test_the_raw_models_answer_anybody_who_speaks_kserve(serving: Serving, inpro
 
 def test_nobody_there_is_unavailable() -> None:
     models = TritonModels(f"127.0.0.1:{free_ports().triton_grpc}", 5)
-    assert not models.is_ready()
+    assert not models.is_ready(MODELS)
     with pytest.raises(Unavailable, match="does not answer"):
         models.run("map_encoder", {"embedding": _random(1, 150, 128)})
     models.close()
 
 
 def test_triton_is_ready_and_tells_its_own_metrics(serving: Serving, triton: TritonModels) -> None:
-    assert triton.is_ready()
+    assert triton.is_ready(MODELS)
     with serving.client() as client:
         text = client.get(f"http://127.0.0.1:{serving.ports.triton_metrics}/metrics").text
     for name in MODELS:

@@ -160,26 +160,24 @@ def triton_of(serving: Serving) -> psutil.Process:
     return next(process for process in serving.family() if process.name() == "tritonserver")
 
 
-def waiting_for(port: int) -> bool:
-    """Whether bytes have come for a listener's connections on ``port`` that it has not read."""
+def unread(port: int) -> list[int]:
+    """For each connection to a listener on ``port``: how many bytes have come that it has not read yet."""
+    found = []
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             _, local, _, state, queues, *_ = line.split()
-            established = state == "01"
-            if (
-                established
-                and int(local.rpartition(":")[2], 16) == port
-                and int(queues.partition(":")[2], 16)
-            ):
-                return True
-    return False
+            if state == "01" and int(local.rpartition(":")[2], 16) == port:
+                found.append(int(queues.partition(":")[2], 16))
+    return found
 
 
-def nothing_left(serving: Serving, family: list[psutil.Process]) -> None:
-    """After the end: no process, no shared memory, no file but the logs, no port."""
+def nothing_left(
+    serving: Serving, family: list[psutil.Process], kept: frozenset[str] | set[str] = frozenset({"logs"})
+) -> None:
+    """After the end: no process, no shared memory, no file but what is ``kept``, no port."""
     assert still_running(family) == []
     assert serving.shared_memory() == []
-    assert [path.name for path in serving.state.iterdir()] == ["logs"]
+    assert {path.name for path in serving.state.iterdir()} == kept
     for port in vars(serving.ports).values():
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

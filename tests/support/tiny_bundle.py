@@ -63,11 +63,14 @@ def tiny_bundle_folder() -> Path:
     return folder / "bundle"
 
 
-def build_tiny_bundle(folder: Path) -> Bundle:
-    """Build the bundle at ``folder``; what it was built from stays beside it, in ``<folder>.parts``."""
+def build_tiny_bundle(folder: Path, *, variant: int = 0) -> Bundle:
+    """Build the bundle at ``folder``; what it was built from stays beside it, in ``<folder>.parts``.
+
+    Another ``variant`` has other models, and answers every question that asks them otherwise.
+    """
     parts = folder.with_name(folder.name + ".parts")
     write_tiny_patches(parts / "patches")
-    paths = write_tiny_models(parts / "models")
+    paths = write_tiny_models(parts / "models", variant=variant)
     models = OnnxModels(paths)
     build_library(
         parts / "patches",

@@ -39,15 +39,18 @@ def tone(pitch: float, x: float, y: float, *, seconds: float = 4.0, held: float 
     return (0.89 * audio / np.abs(audio).max()).astype(np.float32)
 
 
-def write_tiny_models(folder: Path) -> dict[str, Path]:
-    """The five models as ``folder/<name>.onnx``, by name."""
+def write_tiny_models(folder: Path, *, variant: int = 0) -> dict[str, Path]:
+    """The five models as ``folder/<name>.onnx``, by name.
+
+    Another ``variant`` has an encoder with other vectors, and a generator whose notes are brighter.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     graphs = {
-        "timbre_encoder": _timbre_encoder(),
+        "timbre_encoder": _timbre_encoder(variant),
         "codec_encoder": _codec_encoder(),
         "codec_decoder": _codec_decoder(),
         "map_encoder": _map_encoder(),
-        "generator": _generator(),
+        "generator": _generator(variant),
     }
     paths = {}
     for name, graph in graphs.items():
@@ -74,7 +77,7 @@ def _code() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return basis, (frames @ basis).astype(np.float32), labels
 
 
-def _timbre_encoder() -> onnx.GraphProto:
+def _timbre_encoder(variant: int) -> onnx.GraphProto:
     """Cosine and sine filters at 48 log-spaced frequencies; level and spread of their power over time."""
     size, hop = 1024, 1200
     time = (np.arange(size) - size / 2) / SAMPLE_RATE
@@ -83,7 +86,7 @@ def _timbre_encoder() -> onnx.GraphProto:
     window = np.exp(-0.5 * (time * centres / 1.3) ** 2) * centres / 10_000
     phase = 2 * np.pi * centres * time
     kernels = np.concatenate([np.cos(phase) * window, np.sin(phase) * window])[:, None].astype(np.float32)
-    mix, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((FILTERS, FILTERS)))
+    mix, _ = np.linalg.qr(np.random.default_rng(1 + variant).standard_normal((FILTERS, FILTERS)))
     constants = {
         "as_signal": np.array([0, 1, -1], np.int64),
         "kernels": kernels,
@@ -200,7 +203,7 @@ def _map_encoder() -> onnx.GraphProto:
     return _graph("map_encoder", nodes, inputs, outputs, constants)
 
 
-def _generator() -> onnx.GraphProto:
+def _generator(variant: int) -> onnx.GraphProto:
     """Per pitch, the embedding as a linear function of (1, x, y), a harder note being brighter: x + velocity - 100/127.
 
     The same frame throughout.
@@ -218,7 +221,7 @@ def _generator() -> onnx.GraphProto:
         "sum_axis": np.array([1], np.int64),
         "unit": np.ones((1, 1), np.float32),
         "width": np.array([128], np.int64),
-        "usual_velocity": _scalar(100 / 127),
+        "usual_velocity": _scalar(100 / 127 - 0.2 * variant),
         "along_x": np.array([[1, 0]], np.float32),
     }
     node = helper.make_node

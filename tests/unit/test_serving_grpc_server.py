@@ -22,15 +22,16 @@ from support.serving import free_ports
 from support.tiny_bundle import tiny_bundle_folder
 
 from timbrel import settings as environment
-from timbrel.engine.engine import Engine
 from timbrel.engine.onnx_models import OnnxModels
 from timbrel.errors import ConfigurationError, TimbrelError
 from timbrel.library.bundle import Bundle
 from timbrel.pitch.gate import Decision
 from timbrel.serving import access, keys
+from timbrel.serving.engines import ModelSource
 from timbrel.serving.grpc_exchange import STATUSES
 from timbrel.serving.grpc_server import GrpcServer
 from timbrel.serving.grpc_servicer import TimbrelServicer
+from timbrel.serving.shelf import Served, Shelf
 from timbrel.serving.workshop import Workshop
 from timbrel.v1 import timbrel_pb2 as pb
 from timbrel.v1 import timbrel_pb2_grpc as pb_grpc
@@ -87,8 +88,7 @@ async def _serving(
     )
     servicer = TimbrelServicer(
         settings,
-        Engine(bundle, held),
-        kind="inprocess",
+        Shelf(Served(None, bundle, ModelSource("inprocess", held, ready))),
         workshop=workshop,
         foundry=workshop,
         admit=access.admission(settings),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from timbrel.cli.ask import locate, synthesize
+from timbrel.cli.bundle import bundle
 from timbrel.cli.embed import embed
 from timbrel.cli.encoders import encoders
 from timbrel.cli.evaluate import evaluate
@@ -28,11 +29,12 @@ HELP = """Search synth patches by sound, and play the timbre map.
   timbrel instrument --x 0.2 --y -0.4 --out warm.zip    the same as a sampler's instrument
   timbrel embed *.wav -o vectors.npz       vectors of any number of recordings
   timbrel serve                            the same over HTTP, with Triton behind it
+  timbrel bundle use FOLDER                another bundle for the service that runs, without stopping it
   timbrel keys create studio               an API key for a service that others can reach
   timbrel weights list                     weights that others published, and how to get them
   timbrel encoders list                    the encoders that ours is measured beside, and how to serve them
 
-Everything but `serve`, `keys`, `weights` and `encoders` runs in this process and needs only the bundle, which
+Everything but `serve`, `bundle`, `keys`, `weights` and `encoders` runs in this process and needs only the bundle, which
 `--bundle` or TIMBREL_BUNDLE names (default: the one in the repository). Recordings are WAV, FLAC, OGG, MP3 or AIFF.
 Exit status: 0, or 2 with one line that says what to do.
 """
@@ -44,5 +46,17 @@ def main() -> None:
     """See HELP."""
 
 
-for command in (search, synthesize, instrument, locate, embed, serve, keys, evaluate, weights, encoders):
+for command in (
+    search,
+    synthesize,
+    instrument,
+    locate,
+    embed,
+    serve,
+    bundle,
+    keys,
+    evaluate,
+    weights,
+    encoders,
+):
     main.add_command(command)

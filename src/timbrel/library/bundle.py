@@ -16,17 +16,17 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from timbrel.errors import BundleError, NotFound
-from timbrel.files import atomic_write, sha256_of
+from timbrel.files import atomic_write, put_folder, sha256_of
 from timbrel.library import folding, hubness
 from timbrel.library import manifest as manifests
 from timbrel.library.index import PitchIndex
@@ -201,8 +201,8 @@ class Bundle:
             documents: texts for people, by file name.
 
         Raises:
-            BundleError: parts are missing, do not belong together, or weigh more than ``max_bytes``; or the map is
-                not flat.
+            BundleError: parts are missing, do not belong together, or weigh more than ``max_bytes``; the map is not
+                flat; or there is no room for the bundle. What was at ``folder`` is as it was then.
         """
         for name in {"map_encoder", "generator"} & models.keys():
             tensors = {**models[name].entry.outputs, **models[name].entry.inputs}
@@ -213,9 +213,7 @@ class Bundle:
                     f"set vae.map_dimensions to {MAP_AXES} and run `dvc repro`"
                 )
         folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            part = Path(temporary) / "bundle"
+        with _part_beside(folder) as part:
             files = _lay_out(part, models, library, index, documents or {})
             total = sum(entry.bytes for entry in files.values())
             if total > max_bytes:
@@ -258,10 +256,22 @@ class Bundle:
             opened = cls.open(part)
             _write_manifest(part, _with_folds(part, manifest, opened.leader_of))
             opened.close()
-            if folder.exists():
-                os.replace(folder, Path(temporary) / "former")
-            os.replace(part, folder)
+            put_folder(part, folder)
         return cls.open(folder)
+
+
+@contextmanager
+def _part_beside(folder: Path) -> Iterator[Path]:
+    """A new folder's path on the disk of ``folder``; what is there at the end is removed. OSError is a BundleError."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            yield Path(temporary) / "bundle"
+    except OSError as error:
+        raise BundleError(
+            f"the bundle cannot be written to {folder} ({error.strerror or error}): make room there, then build it "
+            "again; what was there is as it was"
+        ) from error
 
 
 def _lay_out(

@@ -22,8 +22,11 @@ class ModelSource:
     is_ready: Callable[[], bool]
 
 
-def model_source(settings: Settings, bundle: Bundle) -> ModelSource:
-    """The models of the settings. ``auto`` is Triton where a URL is given: a worker starts no server itself."""
+def model_source(settings: Settings, bundle: Bundle, version: int | None = None) -> ModelSource:
+    """The models of the settings. ``auto`` is Triton where a URL is given: a worker starts no server itself.
+
+    ``version``: of the bundle's models in the Triton that the launcher started; one that others run has its own.
+    """
     wants_triton = settings.engine is EngineKind.TRITON or (
         settings.engine is EngineKind.AUTO and settings.triton_url
     )
@@ -32,7 +35,7 @@ def model_source(settings: Settings, bundle: Bundle) -> ModelSource:
             raise ConfigurationError(
                 "TIMBREL_ENGINE is triton, but TIMBREL_TRITON_URL is not set: start with `timbrel serve`"
             )
-        triton = TritonModels(settings.triton_url, settings.deadline_seconds)
-        return ModelSource(EngineKind.TRITON.value, triton, triton.is_ready)
+        triton = TritonModels(settings.triton_url, settings.deadline_seconds, version)
+        return ModelSource(EngineKind.TRITON.value, triton, lambda: triton.is_ready(bundle.manifest.models))
     paths = {name: bundle.path(name) for name in bundle.manifest.models}
     return ModelSource(EngineKind.INPROCESS.value, OnnxModels(paths), lambda: True)

@@ -28,6 +28,8 @@ JSON_BYTES = 64 * 1024
 # A search by vectors: some thousands of numbers.
 VECTOR_BYTES = 1024 * 1024
 RETRY_AFTER_SECONDS = 2
+BUNDLE = "timbrel-bundle"
+"""Header of an answer, metadata of gRPC's: the id of the bundle that it is of, all of it."""
 NO_ANSWER = "no_answer"
 """The outcome of a request whose client left before there was an answer."""
 UNCOUNTED = ("/livez", "/readyz", "/healthz", "/metrics")
@@ -59,6 +61,7 @@ class Exchange:
 
     endpoint: str
     problem: Problem | None = None
+    bundle: str | None = None
 
 
 _current: ContextVar[Exchange | None] = ContextVar("timbrel_exchange", default=None)
@@ -69,6 +72,13 @@ def note(problem: Problem) -> None:
     exchange = _current.get()
     if exchange is not None and exchange.problem is None:
         exchange.problem = problem
+
+
+def answered_from(bundle: str) -> None:
+    """Remember the id of the bundle that the current request is answered from; the answer says so."""
+    exchange = _current.get()
+    if exchange is not None:
+        exchange.bundle = bundle
 
 
 @contextmanager
@@ -157,6 +167,8 @@ class _Answer:
                 await self.fail(message["status"], Headers(raw=message["headers"]).get("allow"))
                 return
             self.start(metrics.OK)
+            if self._exchange.bundle is not None:
+                MutableHeaders(scope=message)[BUNDLE] = self._exchange.bundle
         if not self._replaced:
             await self._send(message)
 

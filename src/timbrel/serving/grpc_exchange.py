@@ -20,7 +20,7 @@ import grpc
 
 from timbrel.errors import DeadlineExceeded, TimbrelError
 from timbrel.serving import metrics
-from timbrel.serving.exchange import NO_ANSWER, Problem
+from timbrel.serving.exchange import BUNDLE, NO_ANSWER, Problem
 
 REQUEST_ID = "x-request-id"
 CODE = "timbrel-code"
@@ -57,6 +57,10 @@ class Caller:
     request_id: str
     admit: Callable[[], object]
     """Asks whether another request of a batch is allowed. Raises a TimbrelError."""
+
+    def answered_from(self, bundle: str) -> None:
+        """Say with the answer which bundle it is of, by its id."""
+        self.context.set_trailing_metadata(((BUNDLE, bundle),))
 
     def remaining(self) -> float | None:
         """Seconds until the caller's own deadline; None without one. Raises DeadlineExceeded when it has passed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import soundfile
@@ -15,7 +16,6 @@ import soundfile
 from timbrel import audio as audio_edge
 from timbrel.engine import catalogue
 from timbrel.engine.arguments import DEFAULT_PAGE, MAX_RECORDINGS
-from timbrel.engine.engine import Engine
 from timbrel.errors import DeadlineExceeded, InputError, TimbrelError
 from timbrel.library import previews
 from timbrel.serving import grpc_messages as messages
@@ -24,6 +24,7 @@ from timbrel.serving.exchange import Problem
 from timbrel.serving.grpc_exchange import Admit, Caller, Exchanges, counting
 from timbrel.serving.grpc_uploads import Uploads, check_size
 from timbrel.serving.schemas import SearchRequest
+from timbrel.serving.shelf import Served, Shelf
 from timbrel.serving.workshop import Workshop
 from timbrel.settings import Settings
 from timbrel.v1 import timbrel_pb2 as pb
@@ -37,23 +38,20 @@ Response = TypeVar("Response")
 
 
 class TimbrelServicer(pb_grpc.TimbrelServicer):
-    """One per worker. ``kind`` says which engine answers: "triton" or "inprocess"."""
+    """One per worker, over what its shelf serves."""
 
     def __init__(
         self,
         settings: Settings,
-        engine: Engine,
+        shelf: Shelf,
         *,
-        kind: str,
         workshop: Workshop,
         foundry: Workshop,
         admit: Admit | None = None,
     ) -> None:
         self._settings = settings
         self._limits = settings.limits
-        self._engine = engine
-        self._bundle = bundle = engine.bundle
-        self._info = messages.server_info(bundle, settings, kind)
+        self._shelf = shelf
         self._workshop = workshop
         self._foundry = foundry
         self._exchanges = Exchanges(admit)
@@ -74,10 +72,10 @@ class TimbrelServicer(pb_grpc.TimbrelServicer):
                 options = await self._receive(parts, uploads, pb.SearchOptions())
                 asked, recordings = messages.search_options(options), uploads.finished()
 
-                def work() -> pb.SearchResponse:
-                    return self._found(recordings, asked)
+                def work(served: Served) -> pb.SearchResponse:
+                    return self._found(served, recordings, asked)
 
-                return await self._workshop.run(work, within=caller.remaining())
+                return await self._answer(work, caller)
 
     async def SearchBatch(
         self, requests: AsyncIterator[pb.SearchRequest], context: Any
@@ -98,11 +96,11 @@ class TimbrelServicer(pb_grpc.TimbrelServicer):
         async with self._exchanges.answering(context, "locate") as caller:
             options = messages.locate_options(request.options)
 
-            def work() -> pb.LocateResponse:
-                location = operations.locate(self._engine, request.audio, options, self._limits)
+            def work(served: Served) -> pb.LocateResponse:
+                location = operations.locate(served.engine, request.audio, options, self._limits)
                 return messages.locate_response(location)
 
-            return await self._workshop.run(work, within=caller.remaining())
+            return await self._answer(work, caller)
 
     async def LocateUpload(
         self, parts: AsyncIterator[pb.LocateUploadRequest], context: Any
@@ -112,11 +110,11 @@ class TimbrelServicer(pb_grpc.TimbrelServicer):
                 options = messages.locate_options(await self._receive(parts, uploads, pb.LocateOptions()))
                 (recording,) = uploads.finished()
 
-                def work() -> pb.LocateResponse:
-                    location = operations.locate(self._engine, recording, options, self._limits)
+                def work(served: Served) -> pb.LocateResponse:
+                    location = operations.locate(served.engine, recording, options, self._limits)
                     return messages.locate_response(location)
 
-                return await self._workshop.run(work, within=caller.remaining())
+                return await self._answer(work, caller)
 
     async def Synthesize(self, request: pb.SynthesizeRequest, context: Any) -> pb.SynthesizeResponse:
         async with self._exchanges.answering(context, "synthesize") as caller:
@@ -152,18 +150,20 @@ class TimbrelServicer(pb_grpc.TimbrelServicer):
     ) -> AsyncIterator[pb.FilePart]:
         async with self._exchanges.answering(context, "instrument") as caller:
             asked = messages.instrument_request(request)
-            name, data = await self._foundry.run(
-                lambda: operations.instrument(self._engine, asked), within=caller.remaining()
-            )
+
+            def work(served: Served) -> tuple[str, bytes]:
+                return operations.instrument(served.engine, asked)
+
+            name, data = await self._answer(work, caller, self._foundry)
             for part in messages.file_parts(data, filename=f"{name}.zip", media_type="application/zip"):
                 yield part
 
     async def ListPatches(self, request: pb.ListPatchesRequest, context: Any) -> pb.ListPatchesResponse:
-        async with self._exchanges.answering(context, "patches"):
+        async with self._looking_up(context, "patches") as served:
             if request.ByteSize() > _NAMES_BYTES:
                 raise InputError(f"the names are longer than {_NAMES_BYTES // 1024} KiB: name fewer")
             page = catalogue.page(
-                self._bundle,
+                served.bundle,
                 families=request.families,
                 banks=request.banks,
                 offset=request.offset,
@@ -174,38 +174,55 @@ class TimbrelServicer(pb_grpc.TimbrelServicer):
             )
 
     async def GetPatch(self, request: pb.GetPatchRequest, context: Any) -> pb.Patch:
-        async with self._exchanges.answering(context, "patch"):
-            return messages.patch(catalogue.patch(self._bundle, request.patch_id))
+        async with self._looking_up(context, "patch") as served:
+            return messages.patch(catalogue.patch(served.bundle, request.patch_id))
 
     async def GetPatchFile(self, request: pb.GetPatchFileRequest, context: Any) -> pb.File:
-        async with self._exchanges.answering(context, "patch_file"):
-            file = self._bundle.patch_file(request.patch_id)
+        async with self._looking_up(context, "patch_file") as served:
+            file = served.bundle.patch_file(request.patch_id)
             return pb.File(filename=file.filename, media_type=file.media_type, data=file.data)
 
     async def GetPatchPreview(self, request: pb.GetPatchPreviewRequest, context: Any) -> pb.File:
-        async with self._exchanges.answering(context, "patch_preview"):
-            data = self._bundle.preview(request.patch_id)
+        async with self._looking_up(context, "patch_preview") as served:
+            data = served.bundle.preview(request.patch_id)
             return pb.File(filename=f"{request.patch_id}.mp3", media_type=previews.MEDIA_TYPE, data=data)
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Any) -> pb.ServerInfo:
-        async with self._exchanges.answering(context, "info"):
-            return self._info
+        async with self._looking_up(context, "info") as served:
+            return messages.server_info(served.bundle, self._settings, served.source.kind)
+
+    @asynccontextmanager
+    async def _looking_up(self, context: Any, endpoint: str) -> AsyncIterator[Served]:
+        """Around what asks no model."""
+        async with self._exchanges.answering(context, endpoint) as caller:
+            with self._shelf.current() as served:
+                caller.answered_from(served.bundle.id)
+                yield served
+
+    async def _answer(
+        self, work: Callable[[Served], Response], caller: Caller, workshop: Workshop | None = None
+    ) -> Response:
+        """What ``work`` makes, within the caller's time."""
+        workshop = workshop or self._workshop
+        bundle, result = await workshop.run(self._shelf.working(work), within=caller.remaining())
+        caller.answered_from(bundle)
+        return result
 
     async def _search(self, request: pb.SearchRequest, caller: Caller) -> pb.SearchResponse:
         asked, recordings = messages.search_request(request), list(request.recordings.audio)
         check_size(sum(map(len, recordings)), self._limits)
-        return await self._workshop.run(lambda: self._found(recordings, asked), within=caller.remaining())
+        return await self._answer(lambda served: self._found(served, recordings, asked), caller)
 
-    def _found(self, recordings: Any, asked: SearchRequest) -> pb.SearchResponse:
-        return messages.search_response(operations.search(self._engine, recordings, asked, self._limits))
+    def _found(self, served: Served, recordings: Any, asked: SearchRequest) -> pb.SearchResponse:
+        return messages.search_response(operations.search(served.engine, recordings, asked, self._limits))
 
     async def _synthesize(self, request: pb.SynthesizeRequest, caller: Caller) -> bytes:
         asked = messages.synthesize_request(request)
 
-        def work() -> bytes:
-            return audio_edge.wav_bytes(operations.synthesize(self._engine, asked))
+        def work(served: Served) -> bytes:
+            return audio_edge.wav_bytes(operations.synthesize(served.engine, asked))
 
-        return await self._workshop.run(work, within=caller.remaining())
+        return await self._answer(work, caller)
 
     async def _receive(self, parts: AsyncIterator[Any], uploads: Uploads, options: Any) -> Any:
         """Take the parts of an upload; returns the options that came before them, else those given."""

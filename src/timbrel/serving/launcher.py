@@ -30,7 +30,9 @@ import psutil  # type: ignore[import-untyped]
 from timbrel.errors import ConfigurationError, Unavailable
 from timbrel.library.bundle import Bundle
 from timbrel.serving import access
+from timbrel.serving.board import FOLDER_VARIABLE
 from timbrel.serving.processes import Child, check_port
+from timbrel.serving.publishing import Publisher
 from timbrel.serving.supervision import Keeper
 from timbrel.serving.triton_files import find_wheel
 from timbrel.serving.triton_launcher import (
@@ -109,7 +111,10 @@ def serve(settings: Settings, say: Say | None = None) -> None:
     run = _Run(Path(tempfile.mkdtemp(prefix=f"run-{os.getpid()}-", dir=settings.state)), say)
     with _signals(run):
         try:
-            environment = os.environ | _engine(settings, run)
+            publisher = Publisher(settings, run.folder, say, run.check)
+            copied = settings.model_copy(update={"bundle": publisher.copied()})
+            environment = os.environ | _engine(copied, run)
+            publisher.begin(run.triton)
             if settings.encoders is not None:
                 beside = run.triton.encoders if run.triton else ()
                 say(
@@ -127,6 +132,7 @@ def serve(settings: Settings, say: Say | None = None) -> None:
                 run.check()
                 if keeper is not None:
                     keeper.tend()
+                publisher.tend()
                 time.sleep(_POLL_SECONDS)
         except _Stop:
             say("stopping …")
@@ -178,6 +184,7 @@ def _start_service(settings: Settings, run: _Run, environment: dict[str, str]) -
         "BENTOML_HOME": str(home),
         "BENTOML_DO_NOT_TRACK": "True",
         "TMPDIR": str(temporary),
+        FOLDER_VARIABLE: str(run.folder),
         "PYTHONUNBUFFERED": "1",
         # Whoever asks: its address is the socket's, not what a proxy's header says.
         "FORWARDED_ALLOW_IPS": "",

@@ -5,8 +5,8 @@
                                                 to its last, and each of a batch by itself
     timbrel_stage_seconds{stage}                of f0 gate stage1 index stage2 map refine generate decode
     timbrel_gate_decisions_total{decision}
-    timbrel_bundle_info{bundle, revision}       1
-    timbrel_model_info{model, sha256, engine}   1
+    timbrel_bundle_info{bundle, revision}       1; 0 after another took its place
+    timbrel_model_info{model, sha256, engine}   1; likewise
 
 BentoML's own request metrics are off: they carry the raw path as a label, so that every stray URL makes new series.
 Several workers write into one folder (``PROMETHEUS_MULTIPROC_DIR``), and whichever is asked adds them up. BentoML sets
@@ -47,11 +47,12 @@ _decisions = Counter(
 )
 # Without a mode every worker's gauge would get a pid label; livemax is one series, of workers that live.
 _bundle = Gauge(
-    "timbrel_bundle_info", "The bundle that is served; always 1.", ["bundle", "revision"],
+    "timbrel_bundle_info", "The bundle that is served: 1; 0 after another took its place.", ["bundle", "revision"],
     multiprocess_mode="livemax",
 )  # fmt: skip
 _models = Gauge(
-    "timbrel_model_info", "The models that are served, and the engine that runs them; always 1.",
+    "timbrel_model_info",
+    "The models that are served, and the engine that runs them: 1; 0 after others took their place.",
     ["model", "sha256", "engine"], multiprocess_mode="livemax",
 )  # fmt: skip
 
@@ -69,16 +70,22 @@ def gate_decided(decision: Decision) -> None:
     _decisions.labels(decision.value).inc()
 
 
-def serving(bundle: Bundle, engine: str) -> None:
+def serving(bundle: Bundle, engine: str, *, instead_of: Bundle | None = None) -> None:
     """Announce bundle and models, and start every counter at 0, so that a first failure shows as a rise."""
-    manifest = bundle.manifest
-    _bundle.labels(manifest.id, manifest.provenance.git_revision).set(1)
-    for name, model in manifest.models.items():
-        _models.labels(name, manifest.files[model.file].sha256, engine).set(1)
+    if instead_of is not None:
+        _announce(instead_of, engine, 0)
+    _announce(bundle, engine, 1)
     for endpoint in ENDPOINTS:
         _requests.labels(endpoint, OK)
     for decision in Decision:
         _decisions.labels(decision.value)
+
+
+def _announce(bundle: Bundle, engine: str, served: int) -> None:
+    manifest = bundle.manifest
+    _bundle.labels(manifest.id, manifest.provenance.git_revision).set(served)
+    for name, model in manifest.models.items():
+        _models.labels(name, manifest.files[model.file].sha256, engine).set(served)
 
 
 def exposition() -> bytes:

@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from timbrel.engine.arguments import MAX_RECORDINGS
 from timbrel.library.bundle import Bundle
 from timbrel.serving.answers import ErrorAnswer, InfoAnswer, LocateAnswer, PatchesAnswer, SearchAnswer
+from timbrel.serving.exchange import BUNDLE
 from timbrel.serving.schemas import (
     InstrumentRequest,
     LocateOptions,
@@ -27,6 +28,13 @@ API_VERSION = "1.0"
 # What `timbrel.serving.guard` refuses, whatever is asked.
 _AT_THE_DOOR = (401, 421, 429)
 _SCHEMAS = "#/components/schemas/{model}"
+_BUNDLE = {
+    BUNDLE: {
+        "description": "The id of the bundle that the answer is of, all of it.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    }
+}
 _ERRORS = {
     400: "The request cannot be answered as it is; the message says what to change.",
     401: "An API key is needed here: none was sent, or one that is not known.",
@@ -266,7 +274,7 @@ def _operation(
     name: str, summary: str, answer: dict[str, Any], errors: tuple[int, ...], **more: Any
 ) -> dict[str, Any]:
     statuses = sorted({*errors, *_AT_THE_DOOR})
-    responses = {"200": answer} | {str(status): _error(status) for status in statuses}
+    responses = {"200": {**answer, "headers": _BUNDLE}} | {str(status): _error(status) for status in statuses}
     return {"operationId": name, "summary": summary, "tags": ["Timbrel"], **more, "responses": responses}
 
 

@@ -24,10 +24,11 @@ from timbrel.library import previews
 from timbrel.library.bundle import Bundle
 from timbrel.serving import metrics, web_page
 from timbrel.serving.answers import InfoAnswer, PatchAnswer, PatchesAnswer
-from timbrel.serving.exchange import Problem, note
+from timbrel.serving.exchange import Problem, answered_from, note
 from timbrel.serving.openapi import document
 from timbrel.serving.requests import check, text_values
 from timbrel.serving.schemas import PatchesQuery
+from timbrel.serving.shelf import Shelf
 
 # Bundles are immutable, but the same patch may sound otherwise in the next one.
 _CACHE = "public, max-age=300"
@@ -52,23 +53,22 @@ _DOCS = """<!doctype html>
 """
 
 
-def application(bundle: Callable[[], Bundle], limits: Limits) -> Starlette:
-    """The routes, over the bundle that ``bundle()`` gives at the time of the request; recordings are read within
+def application(shelf: Callable[[], Shelf], limits: Limits) -> Starlette:
+    """The routes, over the bundle that ``shelf()`` serves at the time of the request; recordings are read within
     ``limits``.
     """
 
     def answering(page: Callable[[Bundle, Request], Response]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             try:
-                return page(bundle(), request)
+                with shelf().current() as served:
+                    answered_from(served.bundle.id)
+                    return page(served.bundle, request)
             except TimbrelError as error:
                 note(Problem.of(error))
                 return Response(status_code=error.http_status)
 
         return endpoint
-
-    async def openapi(_: Request) -> Response:
-        return JSONResponse(document(bundle()))
 
     def exposition(_: Request) -> Response:
         # No coroutine: it reads files, so Starlette gives it a thread.
@@ -81,7 +81,7 @@ def application(bundle: Callable[[], Bundle], limits: Limits) -> Starlette:
         routes=[
             *web_page.routes(),
             Route("/docs", docs),
-            Route("/docs.json", openapi),
+            Route("/docs.json", answering(lambda served, _: JSONResponse(document(served)))),
             Route("/metrics", exposition),
             Route("/info", answering(lambda served, _: _json(InfoAnswer.of(catalogue.info(served, limits))))),
             Route("/patches", answering(_patches)),

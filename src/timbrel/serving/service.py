@@ -2,18 +2,19 @@
 
     bentoml serve timbrel.serving.service:TimbrelService        (``timbrel serve`` starts Triton as well)
 
-Each worker process holds the bundle and an engine of its own; the models run in Triton, shared by all workers, or in
-the worker (TIMBREL_ENGINE, see ``timbrel.settings``).
+Each worker process holds the bundle and an engine of its own (``timbrel.serving.shelf``); the models run in Triton,
+shared by all workers, or in the worker (TIMBREL_ENGINE, see ``timbrel.settings``).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import bentoml
-import numpy as np
 from _bentoml_sdk.io_models import IORootModel
 from bentoml.validators import ContentType
 from starlette.middleware.cors import CORSMiddleware
@@ -22,24 +23,25 @@ from starlette.responses import Response
 from timbrel import audio as audio_edge
 from timbrel import settings as environment
 from timbrel.engine.arguments import DEFAULT_SECONDS, DEFAULT_VELOCITY
-from timbrel.engine.engine import Engine
 from timbrel.errors import TimbrelError, Unavailable
-from timbrel.library.bundle import Bundle
-from timbrel.serving import access, decoding, metrics, operations, pages
+from timbrel.serving import access, decoding, operations, pages
 from timbrel.serving.answers import LocateAnswer, SearchAnswer
-from timbrel.serving.engines import model_source
-from timbrel.serving.exchange import ExchangeMiddleware, noting
+from timbrel.serving.board import Board
+from timbrel.serving.exchange import BUNDLE, ExchangeMiddleware, answered_from, noting
 from timbrel.serving.grpc_server import GrpcServer
 from timbrel.serving.grpc_servicer import TimbrelServicer
 from timbrel.serving.guard import GuardMiddleware
 from timbrel.serving.processes import end_with_parent
 from timbrel.serving.requests import InstrumentInput, LocateInput, SearchInput, SynthesizeInput
 from timbrel.serving.schemas import InstrumentRequest, LocateOptions, SearchRequest, SynthesizeRequest
+from timbrel.serving.shelf import Follower, Served, Shelf, first_served
 from timbrel.serving.workshop import Workshop
 
 SETTINGS = environment.load()
 # BentoML's own limit only has to be later than ours, which answers with the envelope.
 _BENTOML_SECONDS = SETTINGS.deadline_seconds + 60
+
+Result = TypeVar("Result")
 
 
 class Wav(IORootModel[Annotated[Path, ContentType("audio/wav")]]):
@@ -65,19 +67,19 @@ class _WithoutOurOwn(logging.Filter):
 logging.getLogger("bentoml._internal.server.http_app").addFilter(_WithoutOurOwn())
 
 
-class _Served:
-    """The bundle of this worker's instance, for the routes outside the class."""
+class _Instance:
+    """What this worker's instance serves, for the routes outside the class."""
 
-    bundle: Bundle | None = None
+    shelf: Shelf | None = None
 
 
-def _served_bundle() -> Bundle:
-    if _Served.bundle is None:
+def _shelf() -> Shelf:
+    if _Instance.shelf is None:
         raise Unavailable("the service is starting: try again in a few seconds")
-    return _Served.bundle
+    return _Instance.shelf
 
 
-@bentoml.asgi_app(pages.application(_served_bundle, SETTINGS.limits), path="/", name="pages")
+@bentoml.asgi_app(pages.application(_shelf, SETTINGS.limits), path="/", name="pages")
 @bentoml.service(
     name="timbrel",
     workers=SETTINGS.workers,
@@ -92,13 +94,9 @@ class TimbrelService:
         # BentoML's supervisor starts workers in sessions of their own: killed, it would leave them with its port.
         end_with_parent()
         access.check_start(SETTINGS)
-        self._bundle = Bundle.open(SETTINGS.bundle)
-        self._source = model_source(SETTINGS, self._bundle)
-        self._observing = False
-        self._engine = Engine(self._bundle, self._source.models, observe=self._observe)
+        self._board = Board.of_worker()
+        self._shelf = Shelf(first_served(SETTINGS, self._board))
         decoding.shared.warm_up(SETTINGS.threads)
-        self._warm_up()
-        self._observing = True
         self._workshop = Workshop(
             threads=SETTINGS.threads, queue=SETTINGS.queue, deadline_seconds=SETTINGS.deadline_seconds
         )
@@ -106,19 +104,18 @@ class TimbrelService:
         self._foundry = Workshop(
             threads=1, queue=SETTINGS.threads, deadline_seconds=SETTINGS.deadline_seconds
         )
-        metrics.serving(self._bundle, self._source.kind)
-        _Served.bundle = self._bundle
+        _Instance.shelf = self._shelf
+        self._following: asyncio.Task[None] | None = None
         self._grpc: GrpcServer | None = None
 
     @bentoml.api(route="/search", input_spec=SearchInput)
     async def search(self, audio: list[Path], request: SearchRequest) -> SearchAnswer:
         """Which patches sound like this?"""
 
-        def work() -> SearchAnswer:
-            return SearchAnswer.of(operations.search(self._engine, audio, request, SETTINGS.limits))
+        def work(served: Served) -> SearchAnswer:
+            return SearchAnswer.of(operations.search(served.engine, audio, request, SETTINGS.limits))
 
-        with noting():
-            return await self._workshop.run(work)
+        return await self._answer(self._workshop, work)
 
     @bentoml.api(route="/synthesize", input_spec=SynthesizeInput, output_spec=Wav)
     async def synthesize(
@@ -133,19 +130,21 @@ class TimbrelService:
 
         request = SynthesizeRequest(x=x, y=y, pitch=pitch, velocity=velocity, seconds=seconds)
 
-        def work() -> bytes:
-            return audio_edge.wav_bytes(operations.synthesize(self._engine, request))
+        def work(served: Served) -> bytes:
+            return audio_edge.wav_bytes(operations.synthesize(served.engine, request))
 
-        with noting():
-            return Response(await self._workshop.run(work), media_type="audio/wav")
+        return Response(await self._answer(self._workshop, work), media_type="audio/wav")
 
     @bentoml.api(route="/instrument", input_spec=InstrumentInput, output_spec=Zip)
     async def instrument(self, x: float, y: float, seconds: float = DEFAULT_SECONDS) -> Response:
         """This place of the timbre map as an instrument for a sampler."""
 
         request = InstrumentRequest(x=x, y=y, seconds=seconds)
-        with noting():
-            name, data = await self._foundry.run(lambda: operations.instrument(self._engine, request))
+
+        def work(served: Served) -> tuple[str, bytes]:
+            return operations.instrument(served.engine, request)
+
+        name, data = await self._answer(self._foundry, work)
         disposition = {"content-disposition": f'attachment; filename="{name}.zip"'}
         return Response(data, media_type="application/zip", headers=disposition)
 
@@ -155,54 +154,46 @@ class TimbrelService:
 
         options = LocateOptions(refine=refine)
 
-        def work() -> LocateAnswer:
-            return LocateAnswer.of(operations.locate(self._engine, audio, options, SETTINGS.limits))
+        def work(served: Served) -> LocateAnswer:
+            return LocateAnswer.of(operations.locate(served.engine, audio, options, SETTINGS.limits))
 
+        return await self._answer(self._workshop, work)
+
+    async def _answer(self, workshop: Workshop, work: Callable[[Served], Result]) -> Result:
         with noting():
-            return await self._workshop.run(work)
+            bundle, result = await workshop.run(self._shelf.working(work))
+        answered_from(bundle)
+        return result
 
     def __is_ready__(self) -> bool:
-        return self._source.is_ready()
+        return self._shelf.is_ready()
 
     @bentoml.on_startup
-    async def _open_grpc(self) -> None:
+    async def _open(self) -> None:
+        if self._board is not None:
+            follower = Follower(SETTINGS, self._board, self._shelf)
+            self._following = asyncio.create_task(follower.follow())
         if SETTINGS.grpc:
             servicer = TimbrelServicer(
                 SETTINGS,
-                self._engine,
-                kind=self._source.kind,
+                self._shelf,
                 workshop=self._workshop,
                 foundry=self._foundry,
                 admit=access.admission(SETTINGS),
             )
-            self._grpc = GrpcServer(SETTINGS, servicer, self._source.is_ready)
+            self._grpc = GrpcServer(SETTINGS, servicer, self._shelf.is_ready)
             await self._grpc.start()
 
     @bentoml.on_shutdown
     async def _close(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
         if self._grpc is not None:
             await self._grpc.stop()
         self._workshop.close()
         self._foundry.close()
         decoding.shared.close()
-        self._source.models.close()
-
-    def _observe(self, stage: str, seconds: float) -> None:
-        if self._observing:
-            metrics.stage_done(stage, seconds)
-
-    def _warm_up(self) -> None:
-        """Answer once before the first caller: sessions and caches fill at first use."""
-        limits = self._bundle.manifest.map
-        time = np.arange(audio_edge.SAMPLE_RATE, dtype=np.float32) / audio_edge.SAMPLE_RATE
-        tone = audio_edge.Audio(0.5 * np.sin(2 * np.pi * 261.63 * time), audio_edge.SAMPLE_RATE)
-        try:
-            self._engine.search(tone, k=1)
-            self._engine.locate(tone)
-            self._engine.synthesize(x=0.0, y=0.0, pitch=limits.pitch_low, seconds=0.5)
-        except Unavailable:
-            # Triton may come later; /readyz says no until then.
-            logging.getLogger("timbrel").warning("the models do not answer yet")
+        self._shelf.close()
 
 
 _service: Any = TimbrelService
@@ -212,7 +203,7 @@ if SETTINGS.origins:
         allow_origins=SETTINGS.origins,
         allow_methods=["GET", "POST"],
         allow_headers=["authorization", "content-type"],
-        expose_headers=["content-disposition", "retry-after"],
+        expose_headers=["content-disposition", "retry-after", BUNDLE],
     )
 _service.add_asgi_middleware(ExchangeMiddleware, max_file_bytes=SETTINGS.limits.max_bytes)
 _service.add_asgi_middleware(GuardMiddleware, settings=SETTINGS)

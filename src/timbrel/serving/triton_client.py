@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import grpc
 import numpy as np
@@ -18,10 +18,14 @@ _MISSING = {str(code) for code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RE
 class TritonModels:
     """Implements ``timbrel.engine.models.Models``; one object serves any number of threads."""
 
-    def __init__(self, url: str, timeout: float) -> None:
-        """``url`` is host:port of Triton's gRPC endpoint; ``timeout`` bounds each call, in seconds."""
+    def __init__(self, url: str, timeout: float, version: int | None = None) -> None:
+        """``url`` is host:port of Triton's gRPC endpoint; ``timeout`` bounds each call, in seconds.
+
+        ``version``: of the models; without it the latest that is loaded.
+        """
         self._url = url
         self._timeout = timeout
+        self._version = "" if version is None else str(version)
         # gRPC's own reconnect back-off grows to two minutes: a restarted Triton should be found at once.
         self._client = InferenceServerClient(
             url,
@@ -46,19 +50,27 @@ class TritonModels:
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
             tensors.append(tensor)
         try:
-            result = self._client.infer(model, tensors, client_timeout=self._timeout)
+            result = self._client.infer(
+                model, tensors, model_version=self._version, client_timeout=self._timeout
+            )
         except InferenceServerException as error:
             raise self._translated(model, error) from error
         return {
             output.name: np.asarray(result.as_numpy(output.name)) for output in result.get_response().outputs
         }
 
-    def is_ready(self) -> bool:
-        """Whether the server answers and all of its models are loaded."""
+    def is_ready(self, models: Iterable[str]) -> bool:
+        """Whether the server answers and these models are loaded."""
         try:
-            return bool(self._client.is_server_ready(client_timeout=min(self._timeout, 2.0)))
+            index = self._client.get_model_repository_index(client_timeout=min(self._timeout, 2.0))
         except InferenceServerException:
             return False
+        loaded = {
+            model.name
+            for model in index.models
+            if model.state == "READY" and self._version in ("", model.version)
+        }
+        return loaded.issuperset(models)
 
     def close(self) -> None:
         self._client.close()
@@ -69,8 +81,6 @@ class TritonModels:
             return DeadlineExceeded(
                 f"the model {model} took longer than {self._timeout:g} s: try again later"
             )
-        if status in _UNREACHABLE:
-            return Unavailable(f"the model server at {self._url} does not answer: try again later")
         # A stub that died is started again by Triton at the next request.
         if status in _MISSING or any(
             sign in message for sign in ("not ready", "unknown model", "not healthy")
@@ -78,4 +88,6 @@ class TritonModels:
             return Unavailable(
                 f"the model {model} is not served at {self._url} now: try again later ({message})"
             )
+        if status in _UNREACHABLE:
+            return Unavailable(f"the model server at {self._url} does not answer: try again later")
         return TimbrelError(f"the model {model} failed: {message}")

@@ -100,7 +100,7 @@ def lay_out_backends(wheel: TritonWheel, folder: Path) -> None:
     shutil.copyfile(_BACKEND, folder / "onnxruntime" / "model.py")
 
 
-def lay_out_models(bundle: Path, configurations: Path, folder: Path) -> None:
+def lay_out_models(bundle: Path, configurations: Path, folder: Path, version: int = 1) -> None:
     """Write a complete model repository into ``folder``: what a Triton on this or any other host serves.
 
     ``configurations`` holds ``<model>/config.pbtxt``, and where a bundle may have another model under the same name
@@ -108,17 +108,26 @@ def lay_out_models(bundle: Path, configurations: Path, folder: Path) -> None:
     the bundle's models (such as the width of ``stage2``) are taken from its manifest. On a GPU host the result is all
     that the official image needs: ``tritonserver --model-repository=<folder>``.
 
-    Raises ConfigurationError if a configuration is missing or does not fit, BundleError if a model is missing.
+    A later ``version`` is laid beside the former ones, which share its configuration.
+
+    Raises ConfigurationError if a configuration is missing, does not fit, or is not that of the former versions;
+    BundleError if a model is missing.
     """
     manifest = read_manifest(bundle / MANIFEST_NAME)
     for name in MODELS:
         if name not in manifest.models:
             raise BundleError(f"the bundle has no model {name}: restore it (git checkout, or dvc repro)")
         entry = manifest.models[name]
-        configuration = _fitted(configurations / name, entry)
-        (folder / name / "1").mkdir(parents=True, exist_ok=True)
-        (folder / name / "config.pbtxt").write_text(text_format.MessageToString(configuration))
-        shutil.copyfile(bundle / entry.file, folder / name / "1" / "model.onnx")
+        configuration = text_format.MessageToString(_fitted(configurations / name, entry))
+        (folder / name / str(version)).mkdir(parents=True, exist_ok=True)
+        path = folder / name / "config.pbtxt"
+        if not path.exists():
+            path.write_text(configuration)
+        elif path.read_text() != configuration:
+            raise ConfigurationError(
+                f"the bundle's {name} has other inputs or outputs than the one that is served: restart the service"
+            )
+        shutil.copyfile(bundle / entry.file, folder / name / str(version) / "model.onnx")
 
 
 def lay_out_encoders(exported: Path, configurations: Path, folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from timbrel.errors import ConfigurationError, Unavailable
+from timbrel.errors import ConfigurationError, TimbrelError, Unavailable
 from timbrel.library.manifest import MODELS
 from timbrel.serving.processes import Child, check_port
 from timbrel.serving.triton_files import TritonWheel, lay_out_backends, lay_out_encoders, lay_out_models
@@ -82,6 +82,46 @@ class Triton:
         self._clear_up()
         check_triton_ports(self.settings)
         self.child = _started(self.settings, self.command, self.environment, self.folder, again=True)
+
+    def load(self, bundle: Path, version: int) -> None:
+        """Load the models of another bundle beside those that are loaded; returns when they answer.
+
+        Raises as ``lay_out_models``, and Unavailable if they cannot be loaded; none of them is left then.
+        """
+        models = self.folder / "models"
+        try:
+            lay_out_models(bundle, self.settings.model_repository, models, version)
+            self._reload()
+        except (OSError, TimbrelError) as error:
+            self._remove(version)
+            if isinstance(error, OSError):
+                raise Unavailable(
+                    f"the models cannot be written to {models} ({error.strerror}): make room there"
+                ) from None
+            raise
+
+    def unload(self, version: int) -> None:
+        """Take a bundle's models away; requests that they have begun are finished. Raises Unavailable."""
+        self._remove(version)
+        self._reload()
+
+    def _remove(self, version: int) -> None:
+        for name in MODELS:
+            shutil.rmtree(self.folder / "models" / name / str(version), ignore_errors=True)
+
+    def _reload(self) -> None:
+        """Have the server load and unload versions until it has those that are in its folder."""
+        for name in MODELS:
+            address = f"{self.http_url}/v2/repository/models/{name}/load"
+            question = urllib.request.Request(address, data=b"{}", method="POST")
+            try:
+                with urllib.request.urlopen(question, timeout=START_SECONDS):
+                    pass
+            except urllib.error.HTTPError as error:
+                reason = error.read().decode("utf-8", "replace").splitlines()[0][:300]
+                raise Unavailable(f"Triton cannot load the model {name}: {reason}") from None
+            except OSError:
+                raise Unavailable("Triton does not answer: try again in a few seconds") from None
 
     def is_ready(self) -> bool:
         """Whether the server and all of its models answer."""
