@@ -114,13 +114,13 @@ def targets(bundle: Path, folder: Path) -> Iterator[list[Target]]:
     """All servers, started and ready."""
     with contextlib.ExitStack() as stack:
         started = {}
+        # One after the other: each imports for as long as the cores let it.
         for name, engine in (("triton", "auto"), ("onnxruntime", "inprocess")):
             started[name] = Serving.start(bundle, folder / name, engine=engine)
             stack.callback(started[name].stop)
+            print(f"{name}: {started[name].wait_ready().lines()[-1]}", flush=True)
         port = free_ports().http
         plain = stack.enter_context(_plain(bundle, port))
-        for name, serving in started.items():
-            print(f"{name}: {serving.wait_ready().lines()[-2]}", flush=True)
         url = f"http://127.0.0.1:{port}"
         _wait(lambda: httpx.get(f"{url}/readyz").status_code == 200)
         yield [
@@ -443,12 +443,12 @@ def main() -> int:
             "cores": cores,
             "rounds": options.rounds,
             "seconds_a_cell": options.seconds,
-            "load_average_before": os.getloadavg()[0],
             "same_answers": same_answers(every, local[0]),
             "load_alone": capacity(pool, sent, max(options.clients), options.seconds),
         }
         print("measuring", flush=True)
         cells = measure(every, pool, local, sent, options)
+        report["load_average"] = os.getloadavg()[1]
         report |= summary(cells, options.clients)
         report["overload"] = {
             "clients": OVERLOAD_CLIENTS,

@@ -32,7 +32,7 @@ Ask = Callable[[bytes], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """``clients`` at the same time, each with a connection of its own, for ``seconds`` after ``warm_seconds``.
+    """``clients`` at the same time, each with a connection of its own, asking for ``seconds`` after ``warm_seconds``.
 
     ``target``: an URL's beginning, or host:port of gRPC; ``name``: the path, or the method's full name.
     """
@@ -48,9 +48,10 @@ class Load:
 
 @dataclass(slots=True)
 class Measured:
-    """``latencies`` (seconds) of answers within the window that were OK; ``refusals`` of all others.
+    """``latencies`` (seconds) of answers after ``warm_seconds`` that were OK; ``refusals`` of all others.
 
-    ``answered_per_second`` counts only the former; ``cpu_ms`` is the load's own, for each answer.
+    ``answered_per_second`` counts only the former, to the last of them: what is asked is waited for. ``cpu_ms`` is the
+    load's own, for each answer.
     """
 
     latencies: list[float] = field(default_factory=list)
@@ -71,27 +72,29 @@ async def _put(load: Load, bodies: Sequence[bytes]) -> Measured:
     async with contextlib.AsyncExitStack() as stack:
         asks = [await stack.enter_async_context(asking(load)) for _ in range(load.clients)]
         begin = time.perf_counter() + load.warm_seconds
-        end = begin + load.seconds
+        end = last = begin + load.seconds
 
         async def client(number: int) -> None:
+            nonlocal last
             for body in itertools.islice(itertools.cycle(bodies), number % len(bodies), None):
                 sent = time.perf_counter()
                 if sent >= end:
                     return
                 outcome = await asks[number](body)
                 now = time.perf_counter()
-                if begin <= now < end:
+                if now >= begin:
+                    last = max(last, now)
                     measured.outcomes[outcome] += 1
                     (measured.latencies if outcome == OK else measured.refusals).append(now - sent)
                 if outcome != OK:
                     await asyncio.sleep(REFUSED_SECONDS)
 
-        cpu = time.process_time()
+        cpu, started = time.process_time(), time.perf_counter()
         await asyncio.gather(*(client(number) for number in range(load.clients)))
         cpu = time.process_time() - cpu
     answered = max(len(measured.latencies), 1)
-    measured.answered_per_second = len(measured.latencies) / load.seconds
-    measured.cpu_ms = 1e3 * cpu * load.seconds / (load.seconds + load.warm_seconds) / answered
+    measured.answered_per_second = len(measured.latencies) / (last - begin)
+    measured.cpu_ms = 1e3 * cpu * (last - begin) / (last - started) / answered
     return measured
 
 
@@ -152,9 +155,16 @@ def trivial_http(answer_bytes: int) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        loop.call_soon_threadsafe(server.close)
+        asyncio.run_coroutine_threadsafe(_close(server), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+
+
+async def _close(server: asyncio.Server) -> None:
+    server.close()
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.sleep(0)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from timbrel.encoders import frontend
 from timbrel.engine.finish import finished
 from timbrel.library import two_stage
 from timbrel.library.bundle import Bundle
+from timbrel.library.coverage import Coverage
 from timbrel.library.index import Found
 from timbrel.pgesam import duration
 from timbrel.pitch.estimate import estimate
@@ -39,6 +40,7 @@ bundle = Bundle.open(Path(os.environ.get("TIMBREL_BUNDLE", "bundle")))
 stage1 = bundle.index.vectors(np.arange(len(bundle.renders)))
 f0_midi = np.array([render.f0_midi for render in bundle.renders])
 group_of = bundle.leader_of[bundle.patch_of]
+coverage = Coverage(bundle.renders, group_of)
 
 
 def _session(name: str) -> onnxruntime.InferenceSession:
@@ -73,8 +75,9 @@ def search(audio: Annotated[bytes, File()], k: int = 10) -> dict[str, object]:
     first, second = encoder.run(["stage1", "stage2"], {"audio": clip[None]})
     distances = 1.0 - stage1 @ first[0]
     if heard.voiced:
-        window = bundle.manifest.search.window_semitones
-        near = np.abs(f0_midi - heard.midi) <= window
+        least = bundle.manifest.search.window_semitones
+        window = coverage.window(heard.midi, least=least, patches=k, octaves=False, allow=None)
+        near = np.abs(np.rint(f0_midi) - round(heard.midi)) <= window
         distances = np.where(near, distances, np.inf)
     rows = np.argsort(distances, kind="stable")[: bundle.manifest.search.candidates]
     rows = rows[np.isfinite(distances[rows])]
