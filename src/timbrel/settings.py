@@ -17,7 +17,7 @@
     TIMBREL_STATE                .timbrel         folder for logs and run-time files
     TIMBREL_WORKERS              2                worker processes of the HTTP service
     TIMBREL_THREADS              2                computations at the same time, per worker
-    TIMBREL_QUEUE                16               requests that may wait for a thread, per worker
+    TIMBREL_QUEUE                30               requests that may wait for a thread, per worker
     TIMBREL_DEADLINE_SECONDS     30               longest time that one answer may take, its upload not counted
     TIMBREL_MAX_UPLOAD_MIB       64               largest recording, in MiB
     TIMBREL_MAX_SECONDS          60               longest recording, in seconds
@@ -83,7 +83,7 @@ class Settings(BaseModel):
     state: Path = ROOT / ".timbrel"
     workers: int = Field(2, ge=1, le=64)
     threads: int = Field(2, ge=1, le=64)
-    queue: int = Field(16, ge=0, le=10_000)
+    queue: int = Field(30, ge=0, le=10_000)
     deadline_seconds: float = Field(30.0, gt=0, le=600)
     max_upload_mib: float = Field(64.0, gt=0, le=1024)
     max_seconds: float = Field(60.0, gt=0, le=3600)
