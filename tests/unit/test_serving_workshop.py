@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import httpx
 import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from timbrel.errors import DeadlineExceeded, NotFound, Unavailable
+from timbrel.serving.exchange import ExchangeMiddleware
+from timbrel.serving.guard import CrowdMiddleware
 from timbrel.serving.workshop import Workshop
 
 
@@ -41,6 +46,41 @@ def test_what_cannot_wait_is_refused_at_once() -> None:
         assert await first is True
         assert await second == "second"
         assert await workshop.run(lambda: "fourth") == "fourth"
+        workshop.close()
+
+    asyncio.run(go())
+
+
+def test_a_full_workshop_is_seen_at_the_door() -> None:
+    """Before the body is read: the application behind the door is not asked at all."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response("answered")(scope, receive, send)
+
+    async def go() -> None:
+        workshop = Workshop(threads=1, queue=0, deadline_seconds=60)
+        guarded = CrowdMiddleware(application, workshop_of=lambda path: {"/search": workshop}.get(path))
+        door = ExchangeMiddleware(guarded, max_file_bytes=1_000)
+        transport = httpx.ASGITransport(door)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+
+            async def ask(method: str, path: str) -> tuple[int, str]:
+                answer = await http.request(method, path)
+                return answer.status_code, answer.headers.get("retry-after", "")
+
+            assert not workshop.full
+            assert await ask("POST", "/search") == (200, "")
+            release = threading.Event()
+            working = asyncio.create_task(workshop.run(release.wait))
+            await asyncio.sleep(0)
+            assert workshop.full
+            refused = await http.post("/search", content=b"RIFF")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
+            assert await ask("POST", "/search") == (503, "2")
+            assert await ask("GET", "/search") == await ask("POST", "/info") == (200, "")
+            release.set()
+            assert await working is True
+            assert await ask("POST", "/search") == (200, "")
         workshop.close()
 
     asyncio.run(go())

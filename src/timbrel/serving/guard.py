@@ -6,11 +6,15 @@ for from this machine.
 
 Without keys, a web page from elsewhere could still reach a service on loopback under a name of its own (DNS rebinding):
 only addresses, localhost and the names in the settings are answered then.
+
+And is there a place for it? What no thread could take is refused here: reading it first would take the time of those
+that have one.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -20,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from timbrel.errors import TimbrelError
 from timbrel.serving.access import Access, passed_on, presented_key
 from timbrel.serving.exchange import Problem, note
+from timbrel.serving.workshop import Workshop, busy
 from timbrel.settings import Demand, Settings, variable
 
 OPEN = ("/livez", "/readyz", "/healthz")
@@ -77,6 +82,27 @@ class GuardMiddleware:
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and host[-1:] != "]" else host
         name = name.lower().rstrip(".")
         return not name or name in self._names or _is_address(name.strip("[]"))
+
+
+class CrowdMiddleware:
+    """ASGI middleware, inside ``GuardMiddleware``: 503 at once for a request whose workshop is full.
+
+    ``workshop_of``: by path; None for what needs none.
+    """
+
+    def __init__(self, app: ASGIApp, *, workshop_of: Callable[[str], Workshop | None]) -> None:
+        self.app = app
+        self._workshop_of = workshop_of
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            workshop = self._workshop_of(scope["path"])
+            if workshop is not None and workshop.full:
+                problem = Problem.of(busy())
+                note(problem)
+                await Response(status_code=problem.status)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 def _loopback(address: Any) -> bool:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import bentoml
 from _bentoml_sdk.io_models import IORootModel
@@ -30,7 +30,7 @@ from timbrel.serving.board import Board
 from timbrel.serving.exchange import BUNDLE, ExchangeMiddleware, answered_from, noting
 from timbrel.serving.grpc_server import GrpcServer
 from timbrel.serving.grpc_servicer import TimbrelServicer
-from timbrel.serving.guard import GuardMiddleware
+from timbrel.serving.guard import CrowdMiddleware, GuardMiddleware
 from timbrel.serving.processes import end_with_parent
 from timbrel.serving.requests import InstrumentInput, LocateInput, SearchInput, SynthesizeInput
 from timbrel.serving.schemas import InstrumentRequest, LocateOptions, SearchRequest, SynthesizeRequest
@@ -68,9 +68,10 @@ logging.getLogger("bentoml._internal.server.http_app").addFilter(_WithoutOurOwn(
 
 
 class _Instance:
-    """What this worker's instance serves, for the routes outside the class."""
+    """What this worker's instance serves and works with, for what lies outside the class."""
 
     shelf: Shelf | None = None
+    workshops: ClassVar[Mapping[str, Workshop]] = {}
 
 
 def _shelf() -> Shelf:
@@ -105,6 +106,8 @@ class TimbrelService:
             threads=1, queue=SETTINGS.threads, deadline_seconds=SETTINGS.deadline_seconds
         )
         _Instance.shelf = self._shelf
+        shared = dict.fromkeys(("/search", "/synthesize", "/locate"), self._workshop)
+        _Instance.workshops = {**shared, "/instrument": self._foundry}
         self._following: asyncio.Task[None] | None = None
         self._grpc: GrpcServer | None = None
 
@@ -207,3 +210,4 @@ if SETTINGS.origins:
     )
 _service.add_asgi_middleware(ExchangeMiddleware, max_file_bytes=SETTINGS.limits.max_bytes)
 _service.add_asgi_middleware(GuardMiddleware, settings=SETTINGS)
+_service.add_asgi_middleware(CrowdMiddleware, workshop_of=lambda path: _Instance.workshops.get(path))

@@ -13,6 +13,11 @@ from timbrel.errors import DeadlineExceeded, Unavailable
 Result = TypeVar("Result")
 
 
+def busy() -> Unavailable:
+    """What is told when there is no place."""
+    return Unavailable("the service is busy: try again in a few seconds")
+
+
 class Workshop:
     """Runs functions on ``threads`` threads; at most ``queue`` more may wait.
 
@@ -25,6 +30,14 @@ class Workshop:
         self._places = threading.BoundedSemaphore(threads + queue)
         self._deadline = deadline_seconds
 
+    @property
+    def full(self) -> bool:
+        """Whether ``run`` would find no place now. Asked on the event loop, where places are taken, too."""
+        if self._places.acquire(blocking=False):
+            self._places.release()
+            return False
+        return True
+
     async def run(self, function: Callable[[], Result], *, within: float | None = None) -> Result:
         """The result of ``function()``.
 
@@ -33,7 +46,7 @@ class Workshop:
         """
         deadline = self._deadline if within is None else min(self._deadline, within)
         if not self._places.acquire(blocking=False):
-            raise Unavailable("the service is busy: try again in a few seconds")
+            raise busy()
         try:
             future = self._pool.submit(function)
         except BaseException:
