@@ -23,6 +23,7 @@ import numpy as np
 from timbrel import audio
 from timbrel.audio import Audio, Limits
 from timbrel.errors import AudioError, AudioTooLarge, DeadlineExceeded, Unavailable
+from timbrel.serving.processes import ONE_THREAD
 
 _ERRORS = {error.__name__: error for error in (AudioError, AudioTooLarge)}
 _LINE_BYTES = 4096
@@ -108,8 +109,7 @@ class _Decoder:
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                # BLAS would keep a stack and a buffer for each core.
-                env=environment | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                env=environment | ONE_THREAD,
             )
         except OSError as error:
             raise Unavailable(f"no decoder can be started ({error.strerror}): try again later") from None
