@@ -30,7 +30,7 @@ def test_the_weights_in_git_were_made_with_the_settings_in_git() -> None:
         assert described["origin"]["licence"] == "CC0-1.0"
     encoder = storage.load(folder)
     assert encoder.style is not None
-    assert encoder.style.size == settings.style.size
+    assert encoder.style.size == settings.readout.size
     assert encoder.network.shape.channels == settings.training.channels
 
 
@@ -68,7 +68,7 @@ def test_only_whole_weights_are_shipped(tmp_path: Path) -> None:
     trained.mkdir(parents=True)
     network = build(Shape(channels=(4, 4, 8, 8), embedding_size=8)).eval()
     storage.save(network, trained, {}, {"licence": "CC0-1.0"})
-    style = tmp_path / encoder_pipeline.STYLE
+    style = tmp_path / encoder_pipeline.READOUT
     style.mkdir()
     storage.save_style(StyleNetwork(6).eval(), style, {}, {"licence": "CC0-1.0"})
     encoder_pipeline.ship(tmp_path)

@@ -81,7 +81,7 @@ class PictureStatistics(nn.Module):
     def spectrum(self, picture: Tensor, heard: Tensor) -> Tensor:
         """The cosine transform of the logarithm of each band's mean power, without its mean: [b, 12].
 
-        In the picture's units, five of which are a neper of power (``style_network.to_picture``).
+        In the picture's units, five of which are a neper of power (``style_picture.to_picture``).
         """
         powers = torch.exp(5.0 * picture)
         mean = within(powers, heard).mean(powers, over=(3,))[:, 0]
