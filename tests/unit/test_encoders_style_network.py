@@ -13,7 +13,7 @@ from timbrel.encoders.examples import Pictures
 from timbrel.encoders.frontend import CLIP_SAMPLES, REFERENCE_RMS, SAMPLE_RATE
 from timbrel.encoders.picture_statistics import SIZES
 from timbrel.encoders.style import statistics
-from timbrel.encoders.style_network import PICTURE_WEIGHTS, StyleNetwork
+from timbrel.encoders.style_network import PICTURE_WEIGHTS, StyleNetwork, varimax
 from timbrel.encoders.style_picture import (
     FLOOR_DB,
     StylePicture,
@@ -95,6 +95,20 @@ def test_a_style_has_unit_variance_and_is_bounded() -> None:
     assert float(squares[:1_792].sum()) == pytest.approx(17.0, rel=1e-5)
     worth = [float(part.sum()) for part in squares[1_792:].split(list(SIZES.values()))]
     np.testing.assert_allclose(worth, [PICTURE_WEIGHTS[name] for name in SIZES], rtol=1e-5)
+
+
+def test_varimax_finds_axes_that_speak_of_few() -> None:
+    rng = np.random.default_rng(3)
+    clear = np.zeros((30, 3))
+    for axis in range(3):
+        clear[10 * axis : 10 * axis + 10, axis] = rng.uniform(0.5, 1.0, 10)
+    clear /= np.linalg.norm(clear, axis=0)
+    mixed = torch.from_numpy(clear @ np.linalg.qr(rng.standard_normal((3, 3)))[0])
+    found = varimax(mixed).numpy()
+    agreement = np.abs(clear.T @ found)
+    np.testing.assert_allclose(np.sort(agreement, axis=1), [[0.0, 0.0, 1.0]] * 3, atol=1e-6)
+    # A turn: distances by cosine or length are what they were.
+    np.testing.assert_allclose(found @ found.T, mixed.numpy() @ mixed.numpy().T, atol=1e-12)
 
 
 def test_noise_is_added_as_far_below_as_it_says() -> None:

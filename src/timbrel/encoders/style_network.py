@@ -20,9 +20,10 @@ from timbrel.encoders.picture_statistics import SIZES, PictureStatistics
 from timbrel.encoders.style import statistics
 
 WIDTH = 0.4
-PICTURE_WEIGHTS = {"spectrum": 12.0, "course": 20.0, "modulation": 8.0, "deviation": 5.0}
-"""What the picture's own statistics are worth, a block being worth 1; chosen on 576 sweeps (seeds 31 to 34 of
-``timbrel evaluate sweeps --presets 4``), none of which is in the report."""
+PICTURE_WEIGHTS = {"spectrum": 12.0, "attack": 13.0, "course": 18.0, "modulation": 8.0, "deviation": 5.0}
+"""What the picture's own statistics are worth, a block being worth 1; chosen on 828 sweeps (seeds 20, 31 to 34 and 77
+of ``timbrel evaluate sweeps``), none of which is in the report."""
+_ROTATIONS = 40
 
 
 class StyleNetwork(nn.Module):
@@ -61,10 +62,12 @@ class StyleNetwork(nn.Module):
         return torch.matmul(self.bounded(self.raw(picture, heard)) - self.centre, self.axes)
 
     @torch.no_grad()
-    def calibrate(self, raw: Tensor, seed: int = 0) -> float:
+    def calibrate(self, raw: Tensor) -> float:
         """Take scales and principal axes from ``raw`` [n, 3260] of many sounds; returns the variance kept.
 
-        The axes are turned at random: so all numbers of a style weigh alike, and L1 distances order as cosines do.
+        The axes are turned so that each number speaks of few statistics (``varimax``). To a cosine that is all the
+        same; an L1 distance of styles then is nearly that of the statistics, in which no single large difference
+        outweighs many small ones (sweeps of a parameter: Spearman .978, against .976 with axes turned at random).
         """
         self.bounded.fit(raw)
         bounded = self.bounded(raw).double()
@@ -72,8 +75,21 @@ class StyleNetwork(nn.Module):
         centred = bounded - bounded.mean(dim=0)
         variance, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
         chosen = variance.argsort(descending=True)[: self.size]
-        random = torch.from_numpy(np.random.default_rng(seed).standard_normal((self.size, self.size)))
-        turned = axes[:, chosen] @ torch.linalg.qr(random)[0]
+        turned = varimax(axes[:, chosen])
         # In numbers that half precision holds: the exported file is so much smaller.
         self.axes.copy_((turned / variance[chosen].sum().sqrt()).half())
         return float(variance[chosen].sum() / variance.sum())
+
+
+def varimax(axes: Tensor) -> Tensor:
+    """``axes`` [n, k], orthonormal, turned among themselves until each has few large entries (Kaiser 1958).
+
+    Found by repeated polar decomposition of the criterion's gradient; the sign of no axis means anything.
+    """
+    rotation = torch.eye(axes.shape[1], dtype=axes.dtype)
+    for _ in range(_ROTATIONS):
+        turned = axes @ rotation
+        gradient = axes.T @ (turned**3 - turned * turned.square().mean(dim=0))
+        left, _, right = torch.linalg.svd(gradient)
+        rotation = left @ right
+    return axes @ rotation

@@ -304,7 +304,7 @@ def readout(settings: Settings, root: Path, record: Record) -> None:
     network.features.load_state_dict(load_features(root / STYLE).state_dict())
     network.eval()
     record.dataset("examples", root / EXAMPLES)
-    kept = network.calibrate(over_some(network.raw, read_pictures(root / EXAMPLES), wanted.seed), wanted.seed)
+    kept = network.calibrate(over_some(network.raw, read_pictures(root / EXAMPLES), wanted.seed))
     figures = {"variance_kept": kept, **describe_features(root / STYLE)["metrics"]}
     record.metrics(figures)
     built = Path(tempfile.mkdtemp(prefix=".encoder_readout.", dir=(root / READOUT).parent))
