@@ -8,16 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 
 from timbrel.encoders import storage
-from timbrel.encoders.style_network import StyleNetwork
+from timbrel.encoders.efficientat import Features
+from timbrel.encoders.examples import PICTURES
+from timbrel.encoders.style_network import WIDTH, StyleNetwork
+from timbrel.encoders.style_picture import FRAMES
 from timbrel.encoders.timbre import Shape, build
 from timbrel.errors import ConfigurationError, DataError
 from timbrel.notes.noteset import Note
 from timbrel.stages import encoder_pipeline
 from timbrel.stages.apart import read_settings
-from timbrel.stages.encoder_pipeline import Taken
+from timbrel.stages.encoder_pipeline import Readout, Taken
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +34,7 @@ def test_the_weights_in_git_were_made_with_the_settings_in_git() -> None:
         assert described["origin"]["licence"] == "CC0-1.0"
     encoder = storage.load(folder)
     assert encoder.style is not None
-    assert encoder.style.size == settings.style.size
+    assert encoder.style.size == settings.readout.size
     assert encoder.network.shape.channels == settings.training.channels
 
 
@@ -63,12 +67,53 @@ def test_recordings_are_one_note_each_and_what_is_no_sound_is_left_out(tmp_path:
     np.testing.assert_allclose(audio(0)[:9_600], 0.3 * np.sin(np.arange(9_600) / 7.0), atol=1e-3)
 
 
+class Listening:
+    """What a stage tells its record."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, float] = {}
+
+    def dataset(self, name: str, folder: Path) -> None:
+        assert folder.is_dir()
+
+    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
+        self.told |= values
+
+
+def test_the_readout_takes_blocks_as_they_were_trained(tmp_path: Path) -> None:
+    settings = read_settings(ROOT / encoder_pipeline.SETTINGS, encoder_pipeline.Settings)
+    settings = settings.model_copy(update={"readout": Readout(seed=1, size=6)})
+    torch.manual_seed(3)
+    features = Features(WIDTH).eval()
+    (tmp_path / encoder_pipeline.STYLE).mkdir(parents=True)
+    storage.save_features(features, tmp_path / encoder_pipeline.STYLE, {"style_unexplained": 0.25})
+    examples = tmp_path / encoder_pipeline.EXAMPLES
+    examples.mkdir()
+    rng = np.random.default_rng(0)
+    ramps = rng.uniform(-1.0, 1.0, (24, 128, 1)) + 0.3 * rng.standard_normal((24, 128, FRAMES))
+    np.save(examples / PICTURES, ramps.astype(np.float16))
+    np.savez(examples / "examples.npz", heard=np.full(24, 80))
+    record = Listening()
+    encoder_pipeline.readout(settings, tmp_path, record)  # type: ignore[arg-type]
+    network = storage.load_style(tmp_path / encoder_pipeline.READOUT)
+    assert network.size == 6
+    for name, value in features.state_dict().items():
+        assert torch.equal(network.features.state_dict()[name], value), name
+    assert record.told["style_unexplained"] == 0.25
+    assert 0.3 < record.told["variance_kept"] < 1.0
+    with torch.inference_mode():
+        pictures = torch.from_numpy(ramps.astype(np.float16).astype(np.float32))[:, None]
+        styles = network(pictures, torch.full((24,), 80))
+    np.testing.assert_allclose(styles.mean(dim=0), 0.0, atol=2e-3)
+    assert float(styles.square().sum(dim=1).mean()) == pytest.approx(1.0, rel=2e-2)
+
+
 def test_only_whole_weights_are_shipped(tmp_path: Path) -> None:
     trained = tmp_path / encoder_pipeline.TRAINED
     trained.mkdir(parents=True)
     network = build(Shape(channels=(4, 4, 8, 8), embedding_size=8)).eval()
     storage.save(network, trained, {}, {"licence": "CC0-1.0"})
-    style = tmp_path / encoder_pipeline.STYLE
+    style = tmp_path / encoder_pipeline.READOUT
     style.mkdir()
     storage.save_style(StyleNetwork(6).eval(), style, {}, {"licence": "CC0-1.0"})
     encoder_pipeline.ship(tmp_path)

@@ -14,7 +14,8 @@ from timbrel.encoders import storage
 from timbrel.encoders.batches import Sampler, Sounds, join, prepare, some_of_each
 from timbrel.encoders.export import export
 from timbrel.encoders.frontend import SAMPLE_RATE, clip
-from timbrel.encoders.style_network import StyleNetwork, heard_frames
+from timbrel.encoders.style_network import StyleNetwork
+from timbrel.encoders.style_picture import heard_frames
 from timbrel.encoders.timbre import Shape, TimbreEncoder, TimbreNetwork, build
 from timbrel.encoders.training import Settings, train_encoder
 from timbrel.encoders.validation import Validation

@@ -26,7 +26,7 @@ from timbrel.encoders import efficientat, efficientat_mel, teacher
 from timbrel.encoders.batches import Sounds, some_of_each
 from timbrel.encoders.frontend import SAMPLE_RATE, clip
 from timbrel.encoders.mel import PowerMel
-from timbrel.encoders.style_network import FRAMES, StylePicture, heard_frames
+from timbrel.encoders.style_picture import FRAMES, StylePicture, heard_frames
 from timbrel.errors import DataError
 from timbrel.notes.render import map_jobs
 from timbrel.notes.shaping import Shape, apply, draw_shape

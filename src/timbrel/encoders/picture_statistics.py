@@ -1,7 +1,8 @@
 """What a mel picture says of a sound by itself, exactly, beside what a network hears in it.
 
     spectrum     12 cepstral coefficients of the mean power: the envelope's shape, hardly the partials under it
-    course       the level of every band in nine stretches of time, short ones first: an attack, and what becomes of it
+    attack       the level of every band in the first 50 ms
+    course       the same in eight more stretches of time, short ones first: what becomes of it
     modulation   of 16 groups of bands, how their fluctuations are spread over rates from 0.7 to 50 Hz
     deviation    of every band over time
 
@@ -37,7 +38,8 @@ RATES = tuple(np.unique(np.geomspace(2, FRAMES // 2, 13).round().astype(int)).to
 """Where bands of modulation begin and end, in multiples of 1/3 Hz."""
 SIZES: Final = {
     "spectrum": COEFFICIENTS,
-    "course": (len(STRETCHES) - 1) * BANDS,
+    "attack": BANDS,
+    "course": (len(STRETCHES) - 2) * BANDS,
     "modulation": _GROUPS * (len(RATES) - 2),
     "deviation": BANDS,
 }
@@ -81,7 +83,7 @@ class PictureStatistics(nn.Module):
     def spectrum(self, picture: Tensor, heard: Tensor) -> Tensor:
         """The cosine transform of the logarithm of each band's mean power, without its mean: [b, 12].
 
-        In the picture's units, five of which are a neper of power (``style_network.to_picture``).
+        In the picture's units, five of which are a neper of power (``style_picture.to_picture``).
         """
         powers = torch.exp(5.0 * picture)
         mean = within(powers, heard).mean(powers, over=(3,))[:, 0]

@@ -2,6 +2,7 @@
 
 encoder.safetensors, encoder.json    the timbre network
 style.safetensors, style.json        the style network, where there is one
+features.safetensors, features.json  its blocks alone, between training and readout
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from safetensors import SafetensorError
 from torch import nn
 
 from timbrel.encoders import filterbank
-from timbrel.encoders.style_network import StyleNetwork
+from timbrel.encoders.efficientat import Features
+from timbrel.encoders.style_network import WIDTH, StyleNetwork
 from timbrel.encoders.timbre import Shape, TimbreEncoder, TimbreNetwork, build
 from timbrel.errors import DataError
 from timbrel.files import atomic_write, sha256_of
 
 WEIGHTS, SIDECAR = "encoder.safetensors", "encoder.json"
 STYLE_WEIGHTS, STYLE_SIDECAR = "style.safetensors", "style.json"
+FEATURES_WEIGHTS, FEATURES_SIDECAR = "features.safetensors", "features.json"
 _FORMAT, _STYLE_FORMAT = "timbrel-timbre-network-3", "timbrel-style-network-1"
+_FEATURES_FORMAT = "timbrel-style-features-1"
 _AGAIN = "run the encoder stage again"
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -57,6 +61,25 @@ def save_style(
     _write(network, folder / STYLE_WEIGHTS, folder / STYLE_SIDECAR, _STYLE_FORMAT, sizes, metrics, origin)
 
 
+def save_features(
+    features: Features,
+    folder: Path,
+    metrics: Mapping[str, float],
+    origin: Mapping[str, Any] | None = None,
+) -> None:
+    """Write both files of the style network's blocks."""
+    sizes = {"width": WIDTH}
+    _write(
+        features,
+        folder / FEATURES_WEIGHTS,
+        folder / FEATURES_SIDECAR,
+        _FEATURES_FORMAT,
+        sizes,
+        metrics,
+        origin,
+    )
+
+
 def describe(folder: Path) -> dict[str, Any]:
     """The timbre network's sidecar. Raises DataError when it is missing or of another format."""
     return _described(folder / SIDECAR, _FORMAT)
@@ -65,6 +88,11 @@ def describe(folder: Path) -> dict[str, Any]:
 def describe_style(folder: Path) -> dict[str, Any]:
     """The style network's sidecar. Raises DataError when it is missing or of another format."""
     return _described(folder / STYLE_SIDECAR, _STYLE_FORMAT)
+
+
+def describe_features(folder: Path) -> dict[str, Any]:
+    """The blocks' sidecar. Raises DataError when it is missing or of another format."""
+    return _described(folder / FEATURES_SIDECAR, _FEATURES_FORMAT)
 
 
 def load(folder: Path) -> TimbreEncoder:
@@ -91,6 +119,16 @@ def load_style(folder: Path) -> StyleNetwork:
         folder / STYLE_SIDECAR,
         _STYLE_FORMAT,
         lambda sidecar: StyleNetwork(int(sidecar["size"])),
+    )
+
+
+def load_features(folder: Path) -> Features:
+    """The style network's blocks in evaluation mode. Raises DataError as ``load``."""
+    return _read(
+        folder / FEATURES_WEIGHTS,
+        folder / FEATURES_SIDECAR,
+        _FEATURES_FORMAT,
+        lambda sidecar: Features(float(sidecar["width"])),
     )
 
 

@@ -18,19 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from timbrel.encoders.bounded import Bounded, block_weights
 from timbrel.encoders.efficientat import EfficientAt, Features
 from timbrel.encoders.examples import Pictures
 from timbrel.encoders.style import statistics, within
-from timbrel.encoders.style_network import (
-    FFT_SIZE,
-    Bounded,
-    StyleNetwork,
-    band_weights,
-    block_weights,
-    to_picture,
-    to_powers,
-    white_noise,
-)
+from timbrel.encoders.style_picture import FFT_SIZE, band_weights, to_picture, to_powers, white_noise
 from timbrel.encoders.training import learning_rate_factor
 from timbrel.training import Report, Stateful, step_generator, train
 
@@ -64,21 +56,21 @@ class Settings:
 
 
 def train_style(
-    network: StyleNetwork,
+    network: Features,
     teacher: EfficientAt,
     bounded: Bounded,
     pictures: Pictures,
     settings: Settings,
     *,
     report: Report,
-    validate: Callable[[StyleNetwork], dict[str, float]],
+    validate: Callable[[Features], dict[str, float]],
     device: torch.device,
     checkpoint: Path | None = None,
-) -> dict[str, float]:
+) -> None:
     """Train ``network`` in place; it is left in evaluation mode on the CPU.
 
-    ``bounded``: ``standard`` of the teacher. Returns ``variance_kept``: the share of variance that the style's axes
-    keep. ``report`` gets the losses every 50 steps and ``validate``'s figures ten times on the way.
+    ``bounded``: ``standard`` of the teacher. ``report`` gets the losses every 50 steps and ``validate``'s figures ten
+    times on the way.
     """
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     guide = teacher.features.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -87,9 +79,7 @@ def train_style(
             module.momentum = _MOMENTUM
     bounded.to(device)
     scales = _scales(guide, pictures, settings, device)
-    optimizer = torch.optim.AdamW(
-        network.features.parameters(), lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY
-    )
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=_WEIGHT_DECAY)
     apart = round(settings.apart_share * settings.steps)
     normalised = round(settings.normalised_share * settings.steps)
     every = max(1, settings.steps // 10)
@@ -102,11 +92,7 @@ def train_style(
         with torch.no_grad():
             hints, counts = guide.blocks(clean, frames)
         network.train(i < normalised)
-        maps = (
-            _apart(network.features, seen, hints, frames)
-            if i < apart
-            else network.features.blocks(seen, frames)[0]
-        )
+        maps = _apart(network, seen, hints, frames) if i < apart else network.blocks(seen, frames)[0]
         assert counts is not None
         losses = [
             within(maps[name], counts[name]).mean((maps[name] - hints[name]).square() * scales[name]).mean()
@@ -134,7 +120,6 @@ def train_style(
     state: dict[str, Stateful] = {"network": network, "optimizer": optimizer}
     train(step, steps=settings.steps, state=state, report=report, report_every=50, checkpoint=checkpoint)
     network.eval().to("cpu")
-    return {"variance_kept": calibrated(network, pictures, settings.seed)}
 
 
 def draw(pictures: Pictures, rng: np.random.Generator, batch: int, crop: int) -> tuple[Tensor, Tensor]:
@@ -179,17 +164,12 @@ def in_noise(pictures: Tensor, rng: np.random.Generator, share: float) -> Tensor
 def standard(teacher: EfficientAt, pictures: Pictures, seed: int) -> Bounded:
     """The teacher's statistics, standardised over some thousand sounds."""
     bounded = Bounded(block_weights(teacher.features.channels))
-    bounded.fit(_over(lambda *seen: statistics(*teacher.features.blocks(*seen)), pictures, seed))
+    bounded.fit(over_some(lambda *seen: statistics(*teacher.features.blocks(*seen)), pictures, seed))
     return bounded
 
 
-def calibrated(network: StyleNetwork, pictures: Pictures, seed: int) -> float:
-    """Fit the style's scales and axes to some thousand sounds, as the trained network hears them; what they keep."""
-    return network.calibrate(_over(network.raw, pictures, seed), seed)
-
-
 def unexplained(
-    network: StyleNetwork, teacher: EfficientAt, bounded: Bounded, pictures: Tensor, frames: Tensor
+    network: Features, teacher: EfficientAt, bounded: Bounded, pictures: Tensor, frames: Tensor
 ) -> float:
     """Share of the variance of the teacher's statistics, ``bounded``, that the network's miss over these pictures."""
     with torch.inference_mode():
@@ -198,7 +178,7 @@ def unexplained(
                 bounded(statistics(*features.blocks(pictures[i : i + _BATCH], frames[i : i + _BATCH])))
                 for i in range(0, len(pictures), _BATCH)
             ])
-            for features in (network.features, teacher.features)
+            for features in (network, teacher.features)
         )  # fmt: skip
         return float((said - right).square().sum() / (right - right.mean(dim=0)).square().sum())
 
@@ -217,8 +197,8 @@ def _apart(
 
 
 @torch.no_grad()
-def _over(function: Callable[[Tensor, Tensor], Tensor], pictures: Pictures, seed: int) -> Tensor:
-    """``function`` of some thousand pictures and their frames, in batches."""
+def over_some(function: Callable[[Tensor, Tensor], Tensor], pictures: Pictures, seed: int) -> Tensor:
+    """``function`` of some thousand pictures and their frames, in batches; the same ones for the same ``seed``."""
     rows = np.sort(np.random.default_rng((seed, 1)).permutation(len(pictures.heard))[:_CALIBRATED])
     found = []
     for start in range(0, len(rows), _BATCH):

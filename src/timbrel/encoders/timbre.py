@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from timbrel.encoders import filterbank
 from timbrel.encoders.mel import PowerMel, log_mel
-from timbrel.encoders.style_network import StyleNetwork, StylePicture, heard_frames
+from timbrel.encoders.style_network import StyleNetwork
+from timbrel.encoders.style_picture import StylePicture, heard_frames
 
 _HIDDEN = 256  # width of the head's hidden layer
 _EPSILON = 1e-5

@@ -2,7 +2,8 @@
 
     python -m timbrel.stages.encoder_pipeline corpus     -> data/encoder_corpus: presets of further soundfonts
     python -m timbrel.stages.encoder_pipeline examples   -> data/encoder_examples: all sounds, and the teacher's targets
-    python -m timbrel.stages.encoder_pipeline style      -> data/encoder_style: the style network
+    python -m timbrel.stages.encoder_pipeline style      -> data/encoder_style: the style network's blocks
+    python -m timbrel.stages.encoder_pipeline readout    -> data/encoder_readout: with its scales and principal axes
     python -m timbrel.stages.encoder_pipeline train      -> data/encoder_weights: the timbre network
     python -m timbrel.stages.encoder_pipeline ship       -> weights/encoder, which params.yaml's encoder.weights names
 
@@ -23,7 +24,7 @@ import torch
 from pydantic import Field
 
 from timbrel.encoders.batches import some_of_each
-from timbrel.encoders.efficientat import read_published
+from timbrel.encoders.efficientat import Features, read_published
 from timbrel.encoders.examples import Example, read_examples, read_pictures, with_variants, write_examples
 from timbrel.encoders.frontend import clip
 from timbrel.encoders.storage import (
@@ -31,14 +32,18 @@ from timbrel.encoders.storage import (
     STYLE_SIDECAR,
     STYLE_WEIGHTS,
     WEIGHTS,
+    describe_features,
+    load_features,
     load_network,
     load_style,
     save,
+    save_features,
     save_style,
 )
-from timbrel.encoders.style_network import FRAMES, StyleNetwork, StylePicture, heard_frames
+from timbrel.encoders.style_network import WIDTH, StyleNetwork
+from timbrel.encoders.style_picture import FRAMES, StylePicture, heard_frames
 from timbrel.encoders.style_training import Settings as StyleSettings
-from timbrel.encoders.style_training import standard, train_style, unexplained
+from timbrel.encoders.style_training import over_some, standard, train_style, unexplained
 from timbrel.encoders.timbre import Shape, build
 from timbrel.encoders.training import Settings as TrainingSettings
 from timbrel.encoders.training import train_encoder
@@ -59,6 +64,7 @@ SETTINGS = Path("pipelines/encoder/params.yaml")
 CORPUS = Path("data/encoder_corpus")
 EXAMPLES = Path("data/encoder_examples")
 STYLE = Path("data/encoder_style")
+READOUT = Path("data/encoder_readout")
 TRAINED = Path("data/encoder_weights")
 SHIPPED = Path("weights/encoder")
 TEACHER = "efficientat-mn04"
@@ -107,10 +113,9 @@ class Examples(Section):
 
 
 class Style(Section):
-    """Of the style network: ``size`` of a style; the others as in ``style_training.Settings``."""
+    """As in ``style_training.Settings``."""
 
     seed: Annotated[int, Field(ge=0)]
-    size: Positive
     steps: Positive
     batch: Positive
     crop: Annotated[int, Field(ge=40, le=FRAMES)]
@@ -119,6 +124,13 @@ class Style(Section):
     learning_rate: Rate
     style_weight: Amount
     noisy_share: Share
+
+
+class Readout(Section):
+    """``size``: of a style."""
+
+    seed: Annotated[int, Field(ge=0)]
+    size: Positive
 
 
 class Training(Section):
@@ -142,6 +154,7 @@ class Settings(Section):
     corpus: Corpus
     examples: Examples
     style: Style
+    readout: Readout
     training: Training
 
 
@@ -248,7 +261,7 @@ def _sounding(note: Note) -> float:
 
 
 def style(settings: Settings, root: Path, record: Record) -> None:
-    """data/encoder_examples -> data/encoder_style; watched on the validation notes of data/patches."""
+    """data/encoder_examples -> data/encoder_style, the blocks; watched on the validation notes of data/patches."""
     wanted = settings.style
     pictures = read_pictures(root / EXAMPLES)
     record.dataset("examples", root / EXAMPLES)
@@ -259,17 +272,17 @@ def style(settings: Settings, root: Path, record: Record) -> None:
     with torch.inference_mode():
         watched = StylePicture()(torch.from_numpy(clips)), heard_frames(torch.from_numpy(clips))
 
-    def validate(network: StyleNetwork) -> dict[str, float]:
+    def validate(network: Features) -> dict[str, float]:
         return {"style_unexplained": unexplained(network, teacher, bounded, *watched)}
 
     seed_everything(wanted.seed)
-    network = StyleNetwork(wanted.size)
-    figures = train_style(
+    network = Features(WIDTH)
+    train_style(
         network,
         teacher,
         bounded,
         pictures,
-        StyleSettings(**wanted.model_dump(exclude={"size"})),
+        StyleSettings(**wanted.model_dump()),
         report=lambda step, metrics: record.metrics(metrics, step=step),
         validate=validate,
         device=pick_device(),
@@ -277,11 +290,26 @@ def style(settings: Settings, root: Path, record: Record) -> None:
     )
     teacher.to("cpu")
     bounded.to("cpu")
-    figures |= validate(network)
+    figures = validate(network)
     record.metrics(figures)
     built = Path(tempfile.mkdtemp(prefix=".encoder_style.", dir=(root / STYLE).parent))
-    save_style(network, built, figures, _origin(settings))
+    save_features(network, built, figures, _origin(settings))
     publish_folder(built, root / STYLE)
+
+
+def readout(settings: Settings, root: Path, record: Record) -> None:
+    """data/encoder_style, and some thousand of data/encoder_examples -> data/encoder_readout."""
+    wanted = settings.readout
+    network = StyleNetwork(wanted.size)
+    network.features.load_state_dict(load_features(root / STYLE).state_dict())
+    network.eval()
+    record.dataset("examples", root / EXAMPLES)
+    kept = network.calibrate(over_some(network.raw, read_pictures(root / EXAMPLES), wanted.seed))
+    figures = {"variance_kept": kept, **describe_features(root / STYLE)["metrics"]}
+    record.metrics(figures)
+    built = Path(tempfile.mkdtemp(prefix=".encoder_readout.", dir=(root / READOUT).parent))
+    save_style(network, built, figures, _origin(settings))
+    publish_folder(built, root / READOUT)
 
 
 def train(settings: Settings, root: Path, record: Record) -> None:
@@ -330,10 +358,10 @@ def _origin(settings: Settings) -> dict[str, object]:
 def ship(root: Path) -> None:
     """Both networks -> weights/encoder. Raises DataError when they are torn or over 16 MiB."""
     load_network(root / TRAINED)
-    load_style(root / STYLE)
+    load_style(root / READOUT)
     apart.ship(root / TRAINED, root / SHIPPED, weights=WEIGHTS, description=SIDECAR, smaller="fewer channels")
     apart.ship(
-        root / STYLE,
+        root / READOUT,
         root / SHIPPED,
         weights=STYLE_WEIGHTS,
         description=STYLE_SIDECAR,
@@ -345,7 +373,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the process's exit status."""
     return apart.run_step(
         "encoder",
-        {"corpus": corpus, "examples": examples, "style": style, "train": train},
+        {"corpus": corpus, "examples": examples, "style": style, "readout": readout, "train": train},
         settings=(SETTINGS, Settings),
         ship=ship,
         about=__doc__,
