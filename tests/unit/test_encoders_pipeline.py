@@ -13,9 +13,9 @@ import yaml
 
 from timbrel.encoders import storage
 from timbrel.encoders.efficientat import Features
-from timbrel.encoders.examples import PICTURES
+from timbrel.encoders.examples import Example
+from timbrel.encoders.frontend import clip
 from timbrel.encoders.style_network import WIDTH, StyleNetwork
-from timbrel.encoders.style_picture import FRAMES
 from timbrel.encoders.timbre import Shape, build
 from timbrel.errors import ConfigurationError, DataError
 from timbrel.notes.noteset import Note
@@ -80,19 +80,25 @@ class Listening:
         self.told |= values
 
 
-def test_the_readout_takes_blocks_as_they_were_trained(tmp_path: Path) -> None:
+def test_the_readout_takes_blocks_as_they_were_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = read_settings(ROOT / encoder_pipeline.SETTINGS, encoder_pipeline.Settings)
     settings = settings.model_copy(update={"readout": Readout(seed=1, size=6)})
     torch.manual_seed(3)
     features = Features(WIDTH).eval()
     (tmp_path / encoder_pipeline.STYLE).mkdir(parents=True)
     storage.save_features(features, tmp_path / encoder_pipeline.STYLE, {"style_unexplained": 0.25})
-    examples = tmp_path / encoder_pipeline.EXAMPLES
-    examples.mkdir()
     rng = np.random.default_rng(0)
-    ramps = rng.uniform(-1.0, 1.0, (24, 128, 1)) + 0.3 * rng.standard_normal((24, 128, FRAMES))
-    np.save(examples / PICTURES, ramps.astype(np.float16))
-    np.savez(examples / "examples.npz", heard=np.full(24, 80))
+    time = np.arange(48_000) / 24_000
+    sounds = [
+        0.3 * rng.uniform(0.2, 1.0) * np.sin(2 * np.pi * hertz * time) * np.exp(-time * rng.uniform(0.0, 4.0))
+        + 0.01 * rng.standard_normal(len(time))
+        for hertz in np.geomspace(100.0, 2_000.0, 24)
+    ]
+    heard = [Example(row, f"i{row}", 60.0) for row in range(24)]
+    sources = {"tones": ((lambda row: sounds[row].astype(np.float32)), heard)}
+    monkeypatch.setattr(encoder_pipeline, "_sources", lambda *given: sources)
     record = Listening()
     encoder_pipeline.readout(settings, tmp_path, record)  # type: ignore[arg-type]
     network = storage.load_style(tmp_path / encoder_pipeline.READOUT)
@@ -102,8 +108,8 @@ def test_the_readout_takes_blocks_as_they_were_trained(tmp_path: Path) -> None:
     assert record.told["style_unexplained"] == 0.25
     assert 0.3 < record.told["variance_kept"] < 1.0
     with torch.inference_mode():
-        pictures = torch.from_numpy(ramps.astype(np.float16).astype(np.float32))[:, None]
-        styles = network(pictures, torch.full((24,), 80))
+        clips = np.stack([clip(sound.astype(np.float32)) for sound in sounds])
+        styles = network(torch.from_numpy(clips))
     np.testing.assert_allclose(styles.mean(dim=0), 0.0, atol=2e-3)
     assert float(styles.square().sum(dim=1).mean()) == pytest.approx(1.0, rel=2e-2)
 

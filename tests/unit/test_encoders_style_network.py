@@ -7,13 +7,13 @@ import pytest
 import soxr
 import torch
 
-from timbrel.encoders import efficientat_mel
+from timbrel.encoders import efficientat_mel, fine_spectrum
 from timbrel.encoders.efficientat import EfficientAt, Features
 from timbrel.encoders.examples import Pictures
 from timbrel.encoders.frontend import CLIP_SAMPLES, REFERENCE_RMS, SAMPLE_RATE
 from timbrel.encoders.picture_statistics import SIZES
 from timbrel.encoders.style import statistics
-from timbrel.encoders.style_network import PICTURE_WEIGHTS, StyleNetwork, varimax
+from timbrel.encoders.style_network import FINE_WEIGHT, PICTURE_WEIGHTS, StyleNetwork, varimax
 from timbrel.encoders.style_picture import (
     FLOOR_DB,
     StylePicture,
@@ -79,7 +79,7 @@ def test_a_style_has_unit_variance_and_is_bounded() -> None:
     network = StyleNetwork(6)
     rng = np.random.default_rng(0)
     raw = torch.from_numpy(
-        rng.standard_normal((300, 6)) @ rng.standard_normal((6, 3_260)) * 0.1 + 2.0
+        rng.standard_normal((300, 6)) @ rng.standard_normal((6, 3_616)) * 0.1 + 2.0
     ).float()
     kept = network.calibrate(raw)
     assert 0.8 < kept < 1.0  # the bound bends six dimensions into a few more
@@ -93,8 +93,8 @@ def test_a_style_has_unit_variance_and_is_bounded() -> None:
     # Blocks count alike: their squared weights add up to one each; the picture's to what they are worth.
     squares = network.bounded.weight.square()
     assert float(squares[:1_792].sum()) == pytest.approx(17.0, rel=1e-5)
-    worth = [float(part.sum()) for part in squares[1_792:].split(list(SIZES.values()))]
-    np.testing.assert_allclose(worth, [PICTURE_WEIGHTS[name] for name in SIZES], rtol=1e-5)
+    worth = [float(part.sum()) for part in squares[1_792:].split([*SIZES.values(), fine_spectrum.SIZE])]
+    np.testing.assert_allclose(worth, [*(PICTURE_WEIGHTS[name] for name in SIZES), FINE_WEIGHT], rtol=1e-5)
 
 
 def test_varimax_finds_axes_that_speak_of_few() -> None:

@@ -19,8 +19,10 @@ class Bounded(nn.Module):
     scale: Tensor
     weight: Tensor
 
-    def __init__(self, weight: np.ndarray) -> None:
+    def __init__(self, weight: np.ndarray, least: float = 1e-6) -> None:
+        """``least``: a deviation below which a feature counts as constant, and is left nearly so."""
         super().__init__()
+        self._least = least
         self.register_buffer("mean", torch.zeros(len(weight)))
         self.register_buffer("scale", torch.ones(len(weight)))
         self.register_buffer("weight", torch.from_numpy(weight.astype(np.float32)), persistent=False)
@@ -35,7 +37,7 @@ class Bounded(nn.Module):
         """Take means and deviations from features [n, d] of many sounds."""
         raw = raw.double()
         self.mean.copy_(raw.mean(dim=0))
-        self.scale.copy_(raw.std(dim=0, unbiased=False).clamp_min(1e-6).reciprocal())
+        self.scale.copy_(raw.std(dim=0, unbiased=False).clamp_min(self._least).reciprocal())
         self.variance = float(self(raw.float()).var(dim=0, unbiased=False).sum())
 
 

@@ -20,4 +20,6 @@ def export(encoder: TimbreEncoder, path: Path) -> float:
         inputs={"audio": (Free("b"), CLIP_SAMPLES)},
         outputs=("stage1", "stage2"),
     )
-    return graph.write(path, {"audio": tones(5)})
+    sounds = tones(6)
+    sounds[-1, CLIP_SAMPLES // 6 :] = 0.0  # nothing is heard after half a second
+    return graph.write(path, {"audio": sounds})

@@ -1,8 +1,10 @@
 """The style network: what a sound is like, from how the maps of a network of EfficientAT's shape are distributed.
 
-    clip [b, 72000] ─► picture [b, 1, 128, 300] ─┬► 17 blocks ─► mean, deviation of every channel ─┬► [b, 3260]
-           └─► frames up to the last sound [b] ──┴──► spectrum, course, modulation, deviation ─────┘     │
-                                        style [b, s] ◄─ principal axes ◄─ standardised, bounded, weighted
+    clip [b, 72000] ─┬► picture [b, 1, 128, 300] ─┬► 17 blocks ─► mean, deviation of every channel ─┬► [b, 3616]
+                     │                            └► spectrum, attack, course, modulation, deviation┤     │
+                     ├► quarter tones in dB ─► mean, deviation ─────────────────────────────────────┘     │
+                     └► frames up to the last sound [b], which count                                      │
+                                          style [b, s] ◄─ principal axes ◄─ standardised, bounded, weighted
 
 What follows a short note's end does not count: a pause is no part of its timbre. Statistics are bounded before they are
 reduced to principal components (``bounded``).
@@ -14,20 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from timbrel.encoders import fine_spectrum
 from timbrel.encoders.bounded import Bounded, block_weights
 from timbrel.encoders.efficientat import Features
+from timbrel.encoders.fine_spectrum import FineSpectrum
 from timbrel.encoders.picture_statistics import SIZES, PictureStatistics
 from timbrel.encoders.style import statistics
+from timbrel.encoders.style_picture import StylePicture, heard_frames
 
 WIDTH = 0.4
 PICTURE_WEIGHTS = {"spectrum": 12.0, "attack": 13.0, "course": 18.0, "modulation": 8.0, "deviation": 5.0}
 """What the picture's own statistics are worth, a block being worth 1; chosen on 828 sweeps (seeds 20, 31 to 34 and 77
 of ``timbrel evaluate sweeps``), none of which is in the report."""
+FINE_WEIGHT = 9.0
+"""What the fine spectrum is worth, likewise."""
+LEAST_DEVIATION = 1e-3
 _ROTATIONS = 40
 
 
 class StyleNetwork(nn.Module):
-    """Pictures [b, 1, 128, frames], of which the first ``heard`` [b] frames count, to styles [b, s].
+    """Clips [b, 72000] as ``frontend.clip`` makes them to styles [b, s].
 
     Styles have a mean square length of 1 over the sounds that ``calibrate`` was given.
     """
@@ -38,11 +46,16 @@ class StyleNetwork(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.features = Features(WIDTH)
+        self.picture = StylePicture()
         self.of_picture = PictureStatistics()
-        of_picture = np.concatenate(
-            [np.full(size, (PICTURE_WEIGHTS[name] / size) ** 0.5) for name, size in SIZES.items()]
+        self.fine = FineSpectrum()
+        worth = [(PICTURE_WEIGHTS[name], size) for name, size in SIZES.items()]
+        worth.append((FINE_WEIGHT, fine_spectrum.SIZE))
+        weights = [np.full(size, (weight / size) ** 0.5) for weight, size in worth]
+        # Bands over 11 kHz lie at the picture's floor: what they do there is rounding.
+        self.bounded = Bounded(
+            np.concatenate([block_weights(self.features.channels), *weights]), least=LEAST_DEVIATION
         )
-        self.bounded = Bounded(np.concatenate([block_weights(self.features.channels), of_picture]))
         width = len(self.bounded.weight)
         self.register_buffer("centre", torch.zeros(width))
         self.register_buffer("axes", torch.eye(width, size))
@@ -52,18 +65,24 @@ class StyleNetwork(nn.Module):
         """s, how many numbers a style has."""
         return self.axes.shape[1]
 
-    def raw(self, picture: Tensor, heard: Tensor) -> Tensor:
-        """Statistics of all blocks and of the picture, [b, 3260]."""
+    def raw(self, audio: Tensor) -> Tensor:
+        """Statistics of all blocks, of the picture and of the fine spectrum, [b, 3616]."""
+        picture, heard = self.picture(audio), heard_frames(audio)
         return torch.cat(
-            [statistics(*self.features.blocks(picture, heard)), self.of_picture(picture, heard)], dim=1
+            [
+                statistics(*self.features.blocks(picture, heard)),
+                self.of_picture(picture, heard),
+                self.fine(audio, heard),
+            ],
+            dim=1,
         )
 
-    def forward(self, picture: Tensor, heard: Tensor) -> Tensor:
-        return torch.matmul(self.bounded(self.raw(picture, heard)) - self.centre, self.axes)
+    def forward(self, audio: Tensor) -> Tensor:
+        return torch.matmul(self.bounded(self.raw(audio)) - self.centre, self.axes)
 
     @torch.no_grad()
     def calibrate(self, raw: Tensor) -> float:
-        """Take scales and principal axes from ``raw`` [n, 3260] of many sounds; returns the variance kept.
+        """Take scales and principal axes from ``raw`` [n, 3616] of many sounds; returns the variance kept.
 
         The axes are turned so that each number speaks of few statistics (``varimax``). To a cosine that is all the
         same; an L1 distance of styles then is nearly that of the statistics, in which no single large difference

@@ -22,7 +22,6 @@ from torch.nn import functional
 from timbrel.encoders import filterbank
 from timbrel.encoders.mel import PowerMel, log_mel
 from timbrel.encoders.style_network import StyleNetwork
-from timbrel.encoders.style_picture import StylePicture, heard_frames
 
 _HIDDEN = 256  # width of the head's hidden layer
 _EPSILON = 1e-5
@@ -123,7 +122,6 @@ class TimbreEncoder(nn.Module):
         super().__init__()
         self.mel = PowerMel()
         self.network = network
-        self.picture = StylePicture()
         self.style = style
 
     @property
@@ -135,7 +133,7 @@ class TimbreEncoder(nn.Module):
         stage1: Tensor = self.network(log_mel(self.mel(audio)))
         if self.style is None:
             return stage1, stage1 + 0.0  # an output of its own
-        return stage1, functional.normalize(self.style(self.picture(audio), heard_frames(audio)), dim=1)
+        return stage1, functional.normalize(self.style(audio), dim=1)
 
 
 def build(shape: Shape) -> TimbreNetwork:

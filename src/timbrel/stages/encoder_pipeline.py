@@ -25,7 +25,14 @@ from pydantic import Field
 
 from timbrel.encoders.batches import some_of_each
 from timbrel.encoders.efficientat import Features, read_published
-from timbrel.encoders.examples import Example, read_examples, read_pictures, with_variants, write_examples
+from timbrel.encoders.examples import (
+    Example,
+    hear,
+    read_examples,
+    read_pictures,
+    with_variants,
+    write_examples,
+)
 from timbrel.encoders.frontend import clip
 from timbrel.encoders.storage import (
     SIDECAR,
@@ -43,7 +50,7 @@ from timbrel.encoders.storage import (
 from timbrel.encoders.style_network import WIDTH, StyleNetwork
 from timbrel.encoders.style_picture import FRAMES, StylePicture, heard_frames
 from timbrel.encoders.style_training import Settings as StyleSettings
-from timbrel.encoders.style_training import over_some, standard, train_style, unexplained
+from timbrel.encoders.style_training import standard, train_style, unexplained
 from timbrel.encoders.timbre import Shape, build
 from timbrel.encoders.training import Settings as TrainingSettings
 from timbrel.encoders.training import train_encoder
@@ -76,6 +83,9 @@ SOURCE = (
 LICENCE = "CC0-1.0"
 WATCHED = 256
 """Validation notes that the style network is compared with its teacher on."""
+CALIBRATED = 6_144
+"""Sounds that scales and axes are taken from."""
+BATCH = 64
 # Where the pitch of a recording would stand: far from all notes, near other recordings.
 UNPITCHED = -100.0
 
@@ -187,6 +197,25 @@ def corpus(settings: Settings, root: Path, record: Record) -> None:
 
 def examples(settings: Settings, root: Path, record: Record) -> None:
     """data/{notes,patches,codec_corpus,encoder_corpus} and recordings -> data/encoder_examples."""
+    sources = _sources(settings, root, record)
+    target = root / EXAMPLES
+    built = Path(tempfile.mkdtemp(prefix=".encoder_examples.", dir=target.parent))
+    report = write_examples(
+        built,
+        sources,
+        teacher_file=find(TEACHER),
+        components=settings.examples.components,
+        progress=every_few_seconds(record),
+    )
+    publish_folder(built, target)
+    record.metrics({name: float(report[name]) for name in ("examples", "instruments", "variance_kept")})
+
+
+Sources = dict[str, tuple[Callable[[int], np.ndarray], Sequence[Example]]]
+
+
+def _sources(settings: Settings, root: Path, record: Record) -> Sources:
+    """What is heard of each source, and how to get at its sounds."""
     folders = {
         "notes": root / "data" / "notes",
         "patches": root / "data" / "patches",
@@ -200,24 +229,14 @@ def examples(settings: Settings, root: Path, record: Record) -> None:
     rows = {name: notes.select(split="train") for name, notes in sets.items()}
     rows["wide"] = training_rows(sets["wide"], sets["notes"])
     taken, seed = settings.examples, settings.examples.seed
-    sources = {
+    sources: Sources = {
         name: _source(notes, rows[name], name, getattr(taken, name), seed) for name, notes in sets.items()
     }
     files, absent = find_recordings(settings.corpus.recordings)
     for name in absent:
-        print(f"[examples] {name} is not there: left out", flush=True)
+        print(f"[encoder] {name} is not there: left out", flush=True)
     sources["recordings"] = _recordings(files, taken.recordings, seed)
-    target = root / EXAMPLES
-    built = Path(tempfile.mkdtemp(prefix=".encoder_examples.", dir=target.parent))
-    report = write_examples(
-        built,
-        sources,
-        teacher_file=find(TEACHER),
-        components=settings.examples.components,
-        progress=every_few_seconds(record),
-    )
-    publish_folder(built, target)
-    record.metrics({name: float(report[name]) for name in ("examples", "instruments", "variance_kept")})
+    return sources
 
 
 def _source(
@@ -298,18 +317,32 @@ def style(settings: Settings, root: Path, record: Record) -> None:
 
 
 def readout(settings: Settings, root: Path, record: Record) -> None:
-    """data/encoder_style, and some thousand of data/encoder_examples -> data/encoder_readout."""
+    """data/encoder_style, and some thousand of the examples' sounds -> data/encoder_readout."""
     wanted = settings.readout
     network = StyleNetwork(wanted.size)
     network.features.load_state_dict(load_features(root / STYLE).state_dict())
     network.eval()
-    record.dataset("examples", root / EXAMPLES)
-    kept = network.calibrate(over_some(network.raw, read_pictures(root / EXAMPLES), wanted.seed))
+    kept = network.calibrate(_raw(network, _sources(settings, root, record), wanted.seed, record))
     figures = {"variance_kept": kept, **describe_features(root / STYLE)["metrics"]}
     record.metrics(figures)
     built = Path(tempfile.mkdtemp(prefix=".encoder_readout.", dir=(root / READOUT).parent))
     save_style(network, built, figures, _origin(settings))
     publish_folder(built, root / READOUT)
+
+
+def _raw(network: StyleNetwork, sources: Sources, seed: int, record: Record) -> torch.Tensor:
+    """The network's statistics [n, 3616] of some thousand examples, the same ones for the same ``seed``."""
+    every = [(audio, each) for audio, examples in sources.values() for each in examples]
+    chosen = np.sort(np.random.default_rng((seed, 1)).permutation(len(every))[:CALIBRATED])
+    progress = every_few_seconds(record)
+    found = []
+    for start in range(0, len(chosen), BATCH):
+        some = [every[i] for i in chosen[start : start + BATCH]]
+        clips = np.stack([hear(audio(each.row), each) for audio, each in some])
+        with torch.inference_mode():
+            found.append(network.raw(torch.from_numpy(clips)))
+        progress("readout", start + len(some), len(chosen))
+    return torch.cat(found)
 
 
 def train(settings: Settings, root: Path, record: Record) -> None:
