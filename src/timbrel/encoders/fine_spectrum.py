@@ -93,8 +93,8 @@ class FineSpectrum(nn.Module):
     def powers(self, audio: Tensor) -> Tensor:
         """Of a clip's bins, a sine of amplitude 1 having 1: [b, 75, 960].
 
-        Sample 48 p + q of a frame and bin r + 40 s, with p, r < 40 and q < 48: a transform over p gives [r, q], which is
-        turned by exp(-2 pi i r q / 1920), and a transform over q gives [r, s].
+        Sample 48 p + q of a frame and bin r + 40 s, with p, r < 40 and q < 48: a transform over p gives [r, q], which
+        is turned by exp(-2 pi i r q / 1920), and a transform over q gives [r, s].
         """
         half = nn.functional.pad(audio, (HOP // 2, HOP // 2)).reshape(-1, FRAMES + 1, HOP)
         frames = torch.cat([half[:, :-1], half[:, 1:]], dim=2).reshape(-1, FRAMES, _FIRST, _SECOND)
