@@ -1,7 +1,8 @@
 """Write the .lock of each part from its .in file and what is installed here: ``make lock``.
 
 Each lock holds the exact closure of its .in file less what the locks before it hold, so that no package is named
-twice. The versions are those of the running environment, in which the tests have passed.
+twice, but for those of a part that may be left out. The versions are those of the running environment, in which the
+tests have passed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).parent
-PARTS = ("serve", "pipeline", "encoders", "dev")
+PARTS = ("serve", "traces", "pipeline", "scale", "encoders", "dev")
+# May be left out: what it has in common with later parts is in their locks, too.
+OPTIONAL = ("traces",)
 HEADER = (
     "# Exact closure of {part}.in{less}; `make lock` writes it, scripts/setup installs it with --no-deps.\n"
 )
@@ -61,8 +64,9 @@ def main() -> None:
     locked: dict[str, str] = {}
     for index, part in enumerate(PARTS):
         own = {name: version for name, version in closure(part).items() if name not in locked}
-        locked.update(own)
-        *most, last = ("", *(f"{name}.lock" for name in PARTS[:index]))
+        if part not in OPTIONAL:
+            locked.update(own)
+        *most, last = ("", *(f"{name}.lock" for name in PARTS[:index] if name not in OPTIONAL))
         less = f", less {', '.join(most[1:])}{' and ' if most[1:] else ''}{last}" if last else ""
         lines = [f"{name}=={version}\n" for name, version in sorted(own.items())]
         (HERE / f"{part}.lock").write_text(HEADER.format(part=part, less=less) + "".join(lines))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from timbrel.audio import Audio
     from timbrel.client import AsyncClient, Client, Timeouts
+
+# onnxruntime's Linux wheels tell Microsoft what they run, and leave an id of the machine in the home folder, unless
+# this is set before they are first used. Whoever wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["AsyncClient", "Audio", "Client", "Timeouts"]
 

@@ -1,22 +1,23 @@
 """Every error Timbrel raises on purpose.
 
-    TimbrelError                     code                  HTTP
-    ├── InputError                   invalid_input         400   the caller can mend it
-    │   ├── AudioError               unreadable_audio      400   not audio, empty, NaN, …
-    │   ├── AudioTooLarge            audio_too_large       413   too many bytes or seconds
-    │   ├── UnsuitableQuery          unsuitable_query      422   the gate refuses (gate=require)
-    │   └── NotFound                 not_found             404   no such patch
-    ├── Unauthorized                 unauthorized          401   no API key, or one that is not known
-    ├── TooManyRequests              too_many_requests     429   more than the API key may ask
-    ├── ConfigurationError           invalid_configuration  –    params.yaml, environment, ports
-    ├── DataError                    invalid_data           –    notes, banks, soundfonts
-    ├── BundleError                  invalid_bundle        503   torn, foreign or missing bundle
-    ├── Unavailable                  unavailable           503   a model server does not answer
-    │   ├── DeadlineExceeded         deadline_exceeded     504   it answers too slowly
-    │   └── Unreachable              unreachable            –    no service, no trust, or the connection broke (client)
-    └── ProtocolError                protocol_error         –    what answers is no Timbrel (client)
+    TimbrelError
+    ├── InputError
+    │   ├── AudioError
+    │   ├── AudioTooLarge
+    │   ├── UnsuitableQuery
+    │   └── NotFound
+    ├── Unauthorized
+    ├── TooManyRequests
+    ├── ConfigurationError
+    ├── DataError
+    ├── BundleError
+    ├── Unavailable
+    │   ├── DeadlineExceeded
+    │   └── Unreachable
+    └── ProtocolError
 
 ``code`` is stable: clients may compare it. The message is one line and says what to do next.
+`docs/reference/errors.md` has codes and statuses, from here.
 """
 
 from __future__ import annotations
@@ -34,36 +35,48 @@ class TimbrelError(Exception):
 
 
 class InputError(TimbrelError):
+    """The caller can mend it."""
+
     code = "invalid_input"
     http_status = 400
 
 
 class AudioError(InputError):
+    """The recording is not audio, or empty, or has samples that are no numbers."""
+
     code = "unreadable_audio"
 
 
 class AudioTooLarge(InputError):
+    """The recording has too many bytes, or lasts too long."""
+
     code = "audio_too_large"
     http_status = 413
 
 
 class UnsuitableQuery(InputError):
+    """The recording does not suit the question: no pitch where one is required, or nothing that sounds."""
+
     code = "unsuitable_query"
     http_status = 422
 
 
 class NotFound(InputError):
+    """There is no such patch."""
+
     code = "not_found"
     http_status = 404
 
 
 class Unauthorized(TimbrelError):
+    """An API key is needed: none was sent, or one that is not known."""
+
     code = "unauthorized"
     http_status = 401
 
 
 class TooManyRequests(TimbrelError):
-    """``retry_after``: seconds until the next request is answered."""
+    """The API key has asked more often than it may; ``retry_after``: seconds until its next request is answered."""
 
     code = "too_many_requests"
     http_status = 429
@@ -76,33 +89,47 @@ class TooManyRequests(TimbrelError):
 
 
 class ConfigurationError(TimbrelError):
+    """A params file, the environment, a port or an option is wrong, or something has to be installed first."""
+
     code = "invalid_configuration"
 
 
 class DataError(TimbrelError):
+    """Notes, banks or soundfonts are not what they should be."""
+
     code = "invalid_data"
 
 
 class BundleError(TimbrelError):
+    """The bundle is torn, foreign or missing."""
+
     code = "invalid_bundle"
     http_status = 503
 
 
 class Unavailable(TimbrelError):
+    """Too many requests wait, or a model server does not answer; later it may."""
+
     code = "unavailable"
     http_status = 503
 
 
 class DeadlineExceeded(Unavailable):
+    """It did not answer in time."""
+
     code = "deadline_exceeded"
     http_status = 504
 
 
 class Unreachable(Unavailable):
+    """No service answers there, its certificate is not trusted, or the connection broke."""
+
     code = "unreachable"
 
 
 class ProtocolError(TimbrelError):
+    """What answers there is no Timbrel, or another version of it."""
+
     code = "protocol_error"
 
 

@@ -6,20 +6,13 @@ user's cache, where ``fetch`` puts it: by HTTPS, going on where a broken downloa
 
 from __future__ import annotations
 
-import http.client
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from timbrel.downloads import Progress, Remote, download
 from timbrel.errors import DataError, NotFound
 from timbrel.files import sha256_of
-
-BLOCK = 1 << 18
-TIMEOUT_SECONDS = 30.0
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,47 +134,12 @@ def find(name: str) -> Path:
 def fetch(entry: Published, folder: Path, progress: Progress = lambda what, done, total: None) -> Path:
     """Download ``entry`` into ``folder`` and return its path; a file that is there and whole is left as it is.
 
-    What has come is kept beside it as ``<file>.part``, and the next call goes on from there. Raises DataError when
-    the address cannot be reached, when the download ends early, and when what came is another file.
+    Goes on where a broken download ended. Raises DataError as ``downloads.download``.
     """
-    target = folder / entry.file
-    if target.is_file() and sha256_of(target).startswith(entry.sha256):
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{entry.file}.part"
-    _download(entry, part, progress)
-    if not sha256_of(part).startswith(entry.sha256):
-        part.unlink()
-        raise DataError(f"what {entry.url} sent is not the published file (sha256 {entry.sha256}): try again")
-    os.chmod(part, 0o644)
-    os.replace(part, target)
-    return target
-
-
-def _download(entry: Published, part: Path, progress: Progress) -> None:
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(entry.url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-            if answer.status != http.client.PARTIAL_CONTENT:
-                have = 0  # from the start: this server does not go on
-            total = have + int(answer.headers.get("Content-Length") or 0)
-            with part.open("ab" if have else "wb") as handle:
-                while block := answer.read(BLOCK):
-                    handle.write(block)
-                    have += len(block)
-                    progress(entry.name, have, total)
-                handle.flush()
-                os.fsync(handle.fileno())
-    except urllib.error.HTTPError as error:
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # all of it had come
-        raise DataError(f"{entry.url} answered {error.code} {error.reason}: try again later") from error
-    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise DataError(
-            f"{entry.url} broke off ({reason}): the same command goes on where it ended, or lay {entry.file} into the "
-            "folder that TIMBREL_WEIGHTS names"
-        ) from error
-    if have < total:
-        raise DataError(f"{entry.url} ended at {have} of {total} bytes: the same command goes on from there")
+    remote = Remote(
+        name=entry.name,
+        url=entry.url,
+        digest=f"sha256:{entry.sha256}",
+        by_hand=f"lay {entry.file} into the folder that TIMBREL_WEIGHTS names",
+    )
+    return download(remote, folder / entry.file, progress)

@@ -16,6 +16,7 @@ from google.protobuf import text_format
 from safetensors.torch import load_file, save_file
 from support.encodec import write_tiny_folder
 from support.serving import free_ports
+from support.stage_record import Notes
 from support.tiny_bundle import write_tiny_patches
 from support.tiny_models import tone
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -47,26 +48,6 @@ ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4
 RATE = 24_000
 PLAYED = {"x": 0.2, "y": -0.1, "pitch": 60}
-
-
-class Notes:
-    """Keeps what a stage tells about itself."""
-
-    def __init__(self, folder: Path) -> None:
-        self.checkpoint = folder / "checkpoint.pt"
-        self.points: list[tuple[int | None, dict[str, float]]] = []
-
-    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
-        self.points.append((step, values))
-
-    def dataset(self, name: str, path: Path) -> None:
-        assert path.exists(), name
-
-    def artifact(self, path: Path) -> None:
-        assert path.exists()
-
-    def figure(self, name: str, figure: object) -> None:
-        assert figure is not None, name
 
 
 def profile() -> Params:

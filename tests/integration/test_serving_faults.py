@@ -13,7 +13,6 @@ from pathlib import Path
 
 import grpc
 import httpx
-import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
 from support.recordings import wav_note
@@ -194,19 +193,19 @@ def test_a_worker_killed_under_load_costs_nothing_to_who_asks_again(tmp_path: Pa
         return answers
 
     try:
-        until(lambda: len(_workers(serving)) == 2)
+        until(lambda: len(serving.workers()) == 2)
         before = _ids(_search(serving))
         with ThreadPoolExecutor(4) as pool:
             asking = [
                 pool.submit(ask, address) for address in 2 * [serving.url, f"grpc://{serving.grpc_target}"]
             ]
             try:
-                victim = _workers(serving)[0]
+                victim = serving.workers()[0]
                 ended = [victim, *victim.children(recursive=True)]
                 assert len(ended) > 1  # its decoders
                 victim.kill()
                 assert still_running(ended) == []
-                until(lambda: len(_workers(serving)) == 2)
+                until(lambda: len(serving.workers()) == 2)
             finally:
                 done.set()
             for each in asking:
@@ -224,16 +223,3 @@ def test_a_worker_killed_under_load_costs_nothing_to_who_asks_again(tmp_path: Pa
 def _ids(answer: httpx.Response) -> list[str]:
     assert answer.status_code == 200
     return [hit["patch_id"] for hit in answer.json()["hits"]]
-
-
-def _workers(serving: Serving) -> list[psutil.Process]:
-    """The processes that listen on the gRPC port: those that have started."""
-    found = []
-    for process in serving.family():
-        try:
-            connections = process.net_connections("tcp")
-        except psutil.NoSuchProcess:
-            continue
-        if any(c.status == psutil.CONN_LISTEN and c.laddr.port == serving.ports.grpc for c in connections):
-            found.append(process)
-    return found

@@ -25,19 +25,6 @@ SECONDS = 60
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def _listeners(serving: Serving) -> list[psutil.Process]:
-    """The processes that listen on the gRPC port."""
-    found = []
-    for process in serving.family():
-        try:
-            connections = process.net_connections("tcp")
-        except psutil.NoSuchProcess:
-            continue
-        if any(c.status == psutil.CONN_LISTEN and c.laddr.port == serving.ports.grpc for c in connections):
-            found.append(process)
-    return found
-
-
 def _until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + SECONDS
     while not condition():
@@ -62,7 +49,7 @@ def _asked(serving: Serving, times: int) -> set[int]:
         assert len({answer.wav for answer in answers}) == 1
         return {
             process.pid
-            for process in _listeners(serving)
+            for process in serving.workers()
             if any(
                 c.status == psutil.CONN_ESTABLISHED and c.laddr.port == serving.ports.grpc
                 for c in process.net_connections("tcp")
@@ -78,8 +65,8 @@ def test_two_workers_share_a_port_and_a_dead_one_gives_it_up(tmp_path: Path) -> 
     try:
         said = serving.lines()
         assert f"gRPC (timbrel.v1): {serving.grpc_target}" in said
-        _until(lambda: len(_listeners(serving)) == 2)
-        workers = _listeners(serving)
+        _until(lambda: len(serving.workers()) == 2)
+        workers = serving.workers()
         # The kernel chooses by a hash of the connection: that one of two gets none of 32 is unheard of.
         assert _asked(serving, 32) == {worker.pid for worker in workers}
 
@@ -87,8 +74,8 @@ def test_two_workers_share_a_port_and_a_dead_one_gives_it_up(tmp_path: Path) -> 
         assert still_running([workers[0]]) == []
         # Every connection finds the other, or the one that takes the dead one's place.
         assert workers[0].pid not in _asked(serving, 16)
-        _until(lambda: len(_listeners(serving)) == 2)
-        successors = {worker.pid for worker in _listeners(serving)}
+        _until(lambda: len(serving.workers()) == 2)
+        successors = {worker.pid for worker in serving.workers()}
         assert workers[1].pid in successors
         assert _asked(serving, 32) == successors
         family = serving.family()
@@ -106,7 +93,7 @@ def test_two_workers_share_a_port_and_a_dead_one_gives_it_up(tmp_path: Path) -> 
 def test_sigterm_finishes_what_has_begun(tmp_path: Path, whom: str) -> None:
     serving = Serving.start(tiny_bundle_folder(), tmp_path, engine="inprocess", workers="1").wait_ready()
     try:
-        (worker,) = _listeners(serving)
+        (worker,) = serving.workers()
         with serving.channel() as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(
                 health_pb2.HealthCheckRequest(service="timbrel.v1.Timbrel"), timeout=SECONDS
@@ -142,7 +129,7 @@ def test_grpc_can_be_left_closed(tmp_path: Path) -> None:
     ).wait_ready()
     try:
         assert not any("gRPC" in line for line in serving.lines())
-        assert _listeners(serving) == []
+        assert serving.workers() == []
         with serving.channel() as channel, pytest.raises(grpc.RpcError) as caught:
             pb_grpc.TimbrelStub(channel).GetServerInfo(pb.GetServerInfoRequest(), timeout=SECONDS)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -779,6 +779,9 @@ def test_metrics_are_exact_over_two_workers(serving: Serving) -> None:
             again = _samples(client)
         counted = {key: value for key, value in again.items() if key[0].startswith("timbrel_")}
         counted = {key: value for key, value in counted.items() if ("endpoint", "other") not in key[1]}
+        # Memory is what it is now, and notes are checked when there is time.
+        later = ("timbrel_worker_memory", "timbrel_note")
+        counted = {key: value for key, value in counted.items() if not key[0].startswith(later)}
         assert counted == {key: after[key] for key in counted}
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import resource
 import shutil
-import subprocess
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -62,20 +59,8 @@ def serving(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
         running.stop()
 
 
-def _use(serving: Serving, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIMBREL_")}
-    environment |= {"TIMBREL_STATE": str(serving.state), "TIMBREL_HTTP_PORT": str(serving.ports.http)}
-    command = [str(Path(sys.executable).parent / "timbrel"), "bundle", "use", str(folder)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-
-
-def _used(serving: Serving, folder: Path) -> None:
-    result = _use(serving, folder)
-    assert (result.returncode, result.stderr) == (0, ""), result.stderr
-
-
 def _refused(serving: Serving, folder: Path) -> str:
-    result = _use(serving, folder)
+    result = serving.use(folder)
     assert (result.returncode, result.stdout) == (2, "")
     (line,) = result.stderr.splitlines()
     return line.removeprefix("timbrel: ")
@@ -216,7 +201,7 @@ def test_bundles_change_under_load_and_every_answer_is_of_one(
         calls = [pool.submit(call, start) for start in range(CALLERS)]
         try:
             while swaps < LEAST_SWAPS or heard.count < REQUESTS:
-                _used(serving, bundles[second if swaps % 2 == 0 else first])
+                serving.used(bundles[second if swaps % 2 == 0 else first])
                 swaps += 1
         finally:
             done.set()
@@ -338,8 +323,28 @@ def test_no_room_for_a_bundle_is_said_and_the_former_goes_on(
     assert "make room there" in said
     assert len(list(serving.state.glob("run-*/editions/*"))) == 1
     assert _served_ids(serving) == served
-    _used(serving, bundles[other])
+    serving.used(bundles[other])
     assert _served_ids(serving) == {other}
+
+
+@needs_triton
+def test_a_triton_that_another_started_is_given_no_models(
+    serving: Serving, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    (served,) = _served_ids(serving)
+    (other,) = bundles.keys() - {served}
+    address = f"127.0.0.1:{serving.ports.triton_grpc}"
+    apart = Serving.start(bundles[served], tmp_path, workers="1", engine="triton", triton_url=address)
+    try:
+        said = _refused(apart.wait_ready(), bundles[other])
+        assert said.startswith(
+            f"the models run in the Triton at {address}, which `timbrel serve` did not start: stop"
+        )
+        assert len(list(apart.state.glob("run-*/editions/*"))) == 1
+        assert _served_ids(apart) == {served}
+    finally:
+        apart.stop()
+    assert _served_ids(serving) == {served}
 
 
 @needs_triton
@@ -367,7 +372,7 @@ def test_a_worker_that_starts_anew_serves_what_the_others_do(
             assert still_running([victim]) == []
             until(lambda: len(_workers(serving)) == 2)
             assert _served_ids(serving) == {expected}
-            _used(serving, tmp_path / "bundle")
+            serving.used(tmp_path / "bundle")
             assert _served_ids(serving) == {second}
         family = serving.family()
         assert serving.stop() == 0

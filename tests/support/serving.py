@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +52,14 @@ class Serving:
     output: Path
 
     @classmethod
-    def start(cls, bundle: Path, folder: Path, *, ports: Ports | None = None, **variables: str) -> Serving:
-        """Start it; further variables are named without their prefix: ``workers="1"``."""
+    def start(
+        cls, bundle: Path | None, folder: Path, *, ports: Ports | None = None, **variables: str
+    ) -> Serving:
+        """Start it; further variables are named without their prefix: ``workers="1"``. No bundle: the champion."""
         ports = ports or free_ports()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIMBREL_")}
         environment |= {
-            "TIMBREL_BUNDLE": str(bundle),
+            "TIMBREL_BUNDLE": str(bundle or ""),
             "TIMBREL_STATE": str(folder / "state"),
             "TIMBREL_HTTP_PORT": str(ports.http),
             "TIMBREL_GRPC_PORT": str(ports.grpc),
@@ -119,6 +122,30 @@ class Serving:
         """The process and everything it started."""
         leader = psutil.Process(self.process.pid)
         return [leader, *leader.children(recursive=True)]
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that listen on the gRPC port: the workers that have started."""
+        found = []
+        for process in self.family():
+            with suppress(psutil.NoSuchProcess):
+                connections = process.net_connections("tcp")
+                if any(
+                    c.status == psutil.CONN_LISTEN and c.laddr.port == self.ports.grpc for c in connections
+                ):
+                    found.append(process)
+        return found
+
+    def use(self, bundle: Path) -> subprocess.CompletedProcess[str]:
+        """`timbrel bundle use`."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TIMBREL_")}
+        environment |= {"TIMBREL_STATE": str(self.state), "TIMBREL_HTTP_PORT": str(self.ports.http)}
+        command = [str(Path(sys.executable).parent / "timbrel"), "bundle", "use", str(bundle)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+
+    def used(self, bundle: Path) -> None:
+        """The same, and it has to work."""
+        result = self.use(bundle)
+        assert (result.returncode, result.stderr) == (0, ""), result.stderr
 
     def shared_memory(self) -> list[str]:
         return [path.name for path in Path("/dev/shm").glob(f"timbrel_{self.process.pid}_*")]

@@ -63,14 +63,15 @@ def tiny_bundle_folder() -> Path:
     return folder / "bundle"
 
 
-def build_tiny_bundle(folder: Path, *, variant: int = 0) -> Bundle:
+def build_tiny_bundle(folder: Path, *, variant: int = 0, in_tune: bool = True) -> Bundle:
     """Build the bundle at ``folder``; what it was built from stays beside it, in ``<folder>.parts``.
 
-    Another ``variant`` has other models, and answers every question that asks them otherwise.
+    Another ``variant`` has other models, and answers every question that asks them otherwise; for ``in_tune`` see
+    ``tiny_models``.
     """
     parts = folder.with_name(folder.name + ".parts")
     write_tiny_patches(parts / "patches")
-    paths = write_tiny_models(parts / "models", variant=variant)
+    paths = write_tiny_models(parts / "models", variant=variant, in_tune=in_tune)
     models = OnnxModels(paths)
     build_library(
         parts / "patches",

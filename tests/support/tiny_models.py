@@ -39,10 +39,11 @@ def tone(pitch: float, x: float, y: float, *, seconds: float = 4.0, held: float 
     return (0.89 * audio / np.abs(audio).max()).astype(np.float32)
 
 
-def write_tiny_models(folder: Path, *, variant: int = 0) -> dict[str, Path]:
+def write_tiny_models(folder: Path, *, variant: int = 0, in_tune: bool = True) -> dict[str, Path]:
     """The five models as ``folder/<name>.onnx``, by name.
 
-    Another ``variant`` has an encoder with other vectors, and a generator whose notes are brighter.
+    Another ``variant`` has an encoder with other vectors, and a generator whose notes are brighter. One that is not
+    ``in_tune`` makes every note a semitone too low.
     """
     folder.mkdir(parents=True, exist_ok=True)
     graphs = {
@@ -50,7 +51,7 @@ def write_tiny_models(folder: Path, *, variant: int = 0) -> dict[str, Path]:
         "codec_encoder": _codec_encoder(),
         "codec_decoder": _codec_decoder(),
         "map_encoder": _map_encoder(),
-        "generator": _generator(variant),
+        "generator": _generator(variant, flat=0 if in_tune else 1),
     }
     paths = {}
     for name, graph in graphs.items():
@@ -203,7 +204,7 @@ def _map_encoder() -> onnx.GraphProto:
     return _graph("map_encoder", nodes, inputs, outputs, constants)
 
 
-def _generator(variant: int) -> onnx.GraphProto:
+def _generator(variant: int, *, flat: int = 0) -> onnx.GraphProto:
     """Per pitch, the embedding as a linear function of (1, x, y), a harder note being brighter: x + velocity - 100/127.
 
     The same frame throughout.
@@ -215,7 +216,7 @@ def _generator(variant: int) -> onnx.GraphProto:
         [np.linalg.lstsq(design, embeddings[labels[:, 0] == pitch], rcond=None)[0] for pitch in range(25)]
     )
     constants = {
-        "planes": planes.astype(np.float32),
+        "planes": np.roll(planes, flat, axis=0).astype(np.float32),
         "one": np.array([1], np.int64),
         "weights_axis": np.array([2], np.int64),
         "sum_axis": np.array([1], np.int64),

@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
+from support.nsynth_layout import write_part
 
 from timbrel.errors import DataError
 from timbrel.notes.noteset import NoteSet
 from timbrel.notes.nsynth import collect_nsynth, read_examples, select_examples
 from timbrel.notes.plan import NotePlan
-
-
-def write_part(
-    folder: Path, part: str, instruments: dict[str, tuple[int, ...]], velocities: tuple[int, ...] = (100,)
-) -> None:
-    """``instruments``: instrument_str -> pitches."""
-    audio = folder / f"nsynth-{part}" / "audio"
-    audio.mkdir(parents=True)
-    facts = {}
-    for number, (instrument, pitches) in enumerate(instruments.items()):
-        family, source, _ = instrument.rsplit("_", 2)
-        for pitch in pitches:
-            for velocity in velocities:
-                name = f"{instrument}-{pitch:03d}-{velocity:03d}"
-                facts[name] = {
-                    "note": 1000 * number + pitch,
-                    "note_str": name,
-                    "instrument": number,
-                    "instrument_str": instrument,
-                    "instrument_family": 0,
-                    "instrument_family_str": family,
-                    "instrument_source": 0,
-                    "instrument_source_str": source,
-                    "pitch": pitch,
-                    "velocity": velocity,
-                    "sample_rate": 16000,
-                    "qualities": [0] * 10,
-                    "qualities_str": [],
-                }
-                soundfile.write(audio / f"{name}.wav", tone(pitch), 16_000, subtype="PCM_16")
-    (audio.parent / "examples.json").write_text(json.dumps(facts))
-
-
-def tone(pitch: int) -> np.ndarray:
-    time = np.arange(64_000) / 16_000
-    frequency = 440 * 2 ** ((pitch - 69) / 12)
-    return 0.2 * sum(np.sin(2 * np.pi * frequency * k * time) / k for k in range(1, 6)) * (time < 3)
 
 
 @pytest.fixture(scope="module")

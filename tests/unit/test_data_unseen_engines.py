@@ -95,3 +95,17 @@ def test_what_is_no_plugin_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.so").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"a\.so is not a DSSI plugin"):
         DssiSynth(tmp_path / "a.so")
+
+
+def test_velocities_are_played_and_told() -> None:
+    plain = Patch(
+        engine="vital",
+        name="init",
+        keys=(52, 64),
+        controls={"osc_1_random_phase": 0.0, "filter_1_on": 1.0, "filter_1_cutoff": 60.0},
+        modulations=(("velocity", "filter_1_cutoff", 0.4),),
+    )
+    notes = render_unseen([plain], velocities=(40, 127), workers=1)
+    assert [(note.key, note.velocity) for note in notes] == [(52, 40), (52, 127), (64, 40), (64, 127)]
+    soft, hard = (np.abs(np.fft.rfft(note.audio[24_000:48_000].astype(float))) for note in notes[:2])
+    assert hard[2_000:].sum() / hard.sum() > 2 * soft[2_000:].sum() / soft.sum()

@@ -21,14 +21,14 @@ from timbrel.errors import ConfigurationError, DataError
 from timbrel.notes.noteset import Note
 from timbrel.stages import encoder_pipeline
 from timbrel.stages.apart import read_settings
-from timbrel.stages.encoder_pipeline import Readout, Taken
+from timbrel.stages.encoder_settings import Readout, Settings, Taken
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_weights_in_git_were_made_with_the_settings_in_git() -> None:
     folder = ROOT / "weights/encoder"
-    settings = read_settings(ROOT / encoder_pipeline.SETTINGS, encoder_pipeline.Settings)
+    settings = read_settings(ROOT / encoder_pipeline.SETTINGS, Settings)
     for described in (storage.describe(folder), storage.describe_style(folder)):
         assert described["origin"]["recipe"] == settings.model_dump(mode="json")
         assert described["origin"]["licence"] == "CC0-1.0"
@@ -44,7 +44,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(settings))
     with pytest.raises(ConfigurationError, match=r"training\.steps"):
-        read_settings(path, encoder_pipeline.Settings)
+        read_settings(path, Settings)
 
 
 def test_presets_keep_their_name_in_every_source_and_voices_do_not() -> None:
@@ -83,7 +83,7 @@ class Listening:
 def test_the_readout_takes_blocks_as_they_were_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = read_settings(ROOT / encoder_pipeline.SETTINGS, encoder_pipeline.Settings)
+    settings = read_settings(ROOT / encoder_pipeline.SETTINGS, Settings)
     settings = settings.model_copy(update={"readout": Readout(seed=1, size=6)})
     torch.manual_seed(3)
     features = Features(WIDTH).eval()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -352,6 +353,28 @@ def test_a_failed_stage_is_not_observed_and_its_error_comes_out() -> None:
     with pytest.raises(Unavailable, match="timbre_encoder answered with values that are not finite"):
         engine.search(sound(60, 0, 0))
     assert seen == ["f0", "gate"]
+
+
+def test_what_is_around_a_stage_is_entered_while_it_works_and_told_its_facts() -> None:
+    told: list[tuple[str, object]] = []
+
+    @contextmanager
+    def around(stage: str) -> Iterator[Callable[..., None]]:
+        told.append((stage, "begins"))
+        yield lambda **facts: told.append((stage, facts))
+        told.append((stage, "ends"))
+
+    bundle = Bundle.open(tiny_bundle_folder())
+    models = OnnxModels({name: bundle.path(name) for name in bundle.manifest.models})
+    result = Engine(bundle, models, around=around).search(sound(60, 0, 0), k=1)
+    stages = ["f0", "gate", "stage1", "index", "stage2"]
+    assert [stage for stage, what in told if what == "begins"] == stages
+    assert [stage for stage, what in told if what == "ends"] == stages
+    assert ("gate", {"gate_decision": result.query.gate.decision.value}) in told
+    (candidates,) = (
+        what["candidates"] for stage, what in told if stage == "index" and isinstance(what, dict)
+    )
+    assert 1 <= candidates <= len(bundle.renders)
 
 
 def test_threads_get_the_answers_that_one_thread_gets(engine: Engine) -> None:

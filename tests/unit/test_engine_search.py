@@ -301,7 +301,7 @@ def test_pages_follow_one_another_without_gap_or_repetition(
     engine: Engine, candidates: int, gate: str
 ) -> None:
     search = replace(engine.bundle.manifest.search, candidates=candidates)
-    narrow = Search(_with_search(engine.bundle, search), engine._timed)
+    narrow = Search(_with_search(engine.bundle, search), engine._timed, engine._index)
     small = Engine(engine.bundle, engine.models)
     small._search = narrow
     asked = sound(60, 0.2, 0.0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from timbrel.errors import ConfigurationError
 from timbrel.notes.families import FAMILIES
-from timbrel.params import RULES, Params, load
+from timbrel.params import RULES, Params, load, with_overlays
 
 ROOT = Path(__file__).parents[2]
 PROFILES = ("params.yaml", "params/smoke.yaml", "params/nsynth.yaml")
@@ -198,3 +198,35 @@ def test_no_value_escapes_as_another_error(
         values[section] = value
     with contextlib.suppress(ConfigurationError):
         load(write(tmp_path_factory.mktemp("params"), values))
+
+
+def test_an_overlay_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    base = ROOT / "params" / "smoke.yaml"
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("seed: 7\nvae: {weights: {kl: 0.5}, steps: 3}\n")
+    merged = tmp_path / "params.yaml"
+    merged.write_text(with_overlays(base, overlay))
+    expected = load(base).model_dump()
+    expected["seed"] = 7
+    expected["vae"]["steps"] = 3
+    expected["vae"]["weights"]["kl"] = 0.5
+    assert load(merged).model_dump() == expected
+    overlay.write_text("vae: {stepz: 3}\ngenerator: {heads: 3}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        with_overlays(base, overlay)
+    assert "vae.stepz: no such setting" in caught.value.message
+    assert "generator.width: must be a multiple of generator.heads" in caught.value.message
+
+
+def test_the_rehearsal_lies_over_the_nsynth_profile(tmp_path: Path) -> None:
+    merged = tmp_path / "params.yaml"
+    merged.write_text(with_overlays(ROOT / "params/nsynth.yaml", ROOT / "params/overlays/rehearsal.yaml"))
+    params = load(merged)
+    assert (params.hardware.processes, params.hardware.precision, params.codec.kind) == (2, "bf16", "encodec")
+
+
+def test_search_networks_are_ours_or_published_both(tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("encoder: {stage1: efficientat-mn04}\n")
+    with pytest.raises(ConfigurationError, match=r"encoder.stage1: must be timbre where encoder.stage2 is"):
+        with_overlays(ROOT / "params/smoke.yaml", overlay)

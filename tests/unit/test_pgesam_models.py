@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
+from timbrel import distributed
 from timbrel.errors import DataError
 from timbrel.pgesam import generator_training, linear, weights
 from timbrel.pgesam.comparison import compare
@@ -448,7 +449,7 @@ def test_map_encoder_graph_gives_the_numbers_of_torch(tmp_path, world, trained):
     np.testing.assert_allclose(logits, expected.pitch_logits, atol=1e-4)
 
 
-def test_a_resumed_training_ends_like_an_unbroken_one(tmp_path, world):
+def test_a_resumed_training_ends_like_an_unbroken_one(tmp_path, world, monkeypatch):
     embeddings, notes = world
     settings = {name: getattr(VAE_TRAINING, name) for name in VAE_TRAINING.__slots__} | {"steps": 6}
     shape = VaeShape(instruments=10, **SMALL_VAE)
@@ -461,19 +462,13 @@ def test_a_resumed_training_ends_like_an_unbroken_one(tmp_path, world):
     def stop(step, metrics):
         raise Interrupted
 
-    from timbrel import training as loop
-
     checkpoint = tmp_path / "state.pt"
     # Every step writes a checkpoint; the run is cut off at its only report, the last step.
-    original = loop.train.__kwdefaults__["checkpoint_seconds"]
-    loop.train.__kwdefaults__["checkpoint_seconds"] = 0.0
-    try:
-        with pytest.raises(Interrupted):
-            train_vae(embeddings, notes, report=stop, checkpoint=checkpoint, **common)
-        assert checkpoint.exists()
-        resumed = train_vae(embeddings, notes, report=lambda *_: None, checkpoint=checkpoint, **common)
-    finally:
-        loop.train.__kwdefaults__["checkpoint_seconds"] = original
+    monkeypatch.setattr(distributed, "_CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(Interrupted):
+        train_vae(embeddings, notes, report=stop, checkpoint=checkpoint, **common)
+    assert checkpoint.exists()
+    resumed = train_vae(embeddings, notes, report=lambda *_: None, checkpoint=checkpoint, **common)
     assert not checkpoint.exists()
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, atol=1e-6, rtol=1e-5)

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 excused = runpy.run_path(str(ROOT / "tests/conftest.py"))["excused"]
-LOCKS = ("serve", "pipeline", "encoders", "dev")
+LOCKS = ("serve", "pipeline", "scale", "encoders", "dev")
 
 
 def setup(folder: Path, *parts: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +63,7 @@ def test_an_interpreter_that_does_not_do_is_one_line(
 
 def test_a_part_that_there_is_not(tmp_path: Path) -> None:
     done = setup(tmp_path, "served")
-    message = "setup: no such part: served (serve, pipeline, encoders, dev)\n"
+    message = "setup: no such part: served (serve, traces, pipeline, scale, encoders, dev)\n"
     assert (done.returncode, done.stderr) == (1, message)
 
 
@@ -75,7 +75,9 @@ def locked(part: str) -> dict[str, str]:
 @pytest.mark.parametrize("part", LOCKS)
 def test_a_lock_holds_exact_versions_and_no_address(part: str) -> None:
     lines = (ROOT / f"requirements/{part}.lock").read_text().splitlines()
-    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9a-z.]+", line) for line in lines if not line.startswith("#"))
+    assert all(
+        re.fullmatch(r"[a-z0-9-]+==([0-9]+!)?[0-9a-z.]+", line) for line in lines if not line.startswith("#")
+    )
 
 
 def test_no_package_is_locked_twice() -> None:
@@ -95,8 +97,20 @@ def test_what_is_asked_for_is_locked(part: str) -> None:
             assert requirement.specifier.contains(held[canonicalize_name(requirement.name)]), text
 
 
+def test_what_sends_traces_is_locked_on_top_of_serving_and_agrees_with_the_rest() -> None:
+    (asked,) = re.findall(r"^[a-z0-9=.-]+", (ROOT / "requirements/traces.in").read_text(), re.MULTILINE)
+    traces = locked("traces")
+    assert (
+        asked == f"opentelemetry-exporter-otlp-proto-http=={traces['opentelemetry-exporter-otlp-proto-http']}"
+    )
+    assert not traces.keys() & locked("serve").keys()
+    for part in LOCKS:
+        held = locked(part)
+        assert {name: held[name] for name in held.keys() & traces.keys()}.items() <= traces.items()
+
+
 def test_these_tests_run_on_the_locked_versions() -> None:
-    held = {name: version for part in LOCKS for name, version in locked(part).items()}
+    held = {name: version for part in (*LOCKS, "traces") for name, version in locked(part).items()}
     found = {name: metadata.version(name).partition("+")[0] for name in held}
     assert found == held
 

@@ -4,73 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from support.file_server import FileServer, serving
 
 from timbrel import published
 from timbrel.cli import main
+from timbrel.downloads import BLOCK
 from timbrel.errors import DataError, NotFound
 from timbrel.published import CATALOGUE, Published, fetch, find
 
-CONTENT = np.random.default_rng(0).bytes(3 * published.BLOCK + 77)
-
-
-class Server(ThreadingHTTPServer):
-    """Serves CONTENT; ``broken_at``: it hangs up there once; ``ranges``: what was asked for."""
-
-    broken_at: int | None = None
-    goes_on = True
-    content = CONTENT
-    ranges: list[str | None]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        if self.path != "/weights.pt":
-            self.send_error(404)
-            return
-        wanted = self.headers.get("Range")
-        self.server.ranges.append(wanted)
-        begin = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.goes_on else 0
-        if begin >= len(self.server.content):
-            self.send_error(416)
-            return
-        self.send_response(206 if begin else 200)
-        self.send_header("Content-Length", str(len(self.server.content) - begin))
-        self.end_headers()
-        end, self.server.broken_at = self.server.broken_at, None
-        self.wfile.write(self.server.content[begin:end])
-
-    def log_message(self, *_: object) -> None:
-        pass
+CONTENT = np.random.default_rng(0).bytes(3 * BLOCK + 77)
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as running:
-        running.ranges = []
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
-        thread.start()
+def server() -> Iterator[FileServer]:
+    with serving({"weights.pt": CONTENT}) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture
-def entry(server: Server, monkeypatch: pytest.MonkeyPatch) -> Published:
+def entry(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> Published:
     made = Published(
         name="ours",
         file="weights.pt",
-        url=f"http://127.0.0.1:{server.server_port}/weights.pt",
+        url=server.url("weights.pt"),
         sha256=hashlib.sha256(CONTENT).hexdigest(),
         licence="MIT",
         about="a test",
@@ -79,7 +42,7 @@ def entry(server: Server, monkeypatch: pytest.MonkeyPatch) -> Published:
     return made
 
 
-def test_a_file_comes_whole_and_only_once(server: Server, entry: Published, tmp_path: Path) -> None:
+def test_a_file_comes_whole_and_only_once(server: FileServer, entry: Published, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     path = fetch(entry, tmp_path / "new" / "folder", lambda *progress: told.append(progress))
     assert path.read_bytes() == CONTENT
@@ -89,31 +52,37 @@ def test_a_file_comes_whole_and_only_once(server: Server, entry: Published, tmp_
     assert [each.name for each in path.parent.iterdir()] == ["weights.pt"]
 
 
-def test_a_broken_download_goes_on_where_it_ended(server: Server, entry: Published, tmp_path: Path) -> None:
-    server.broken_at = published.BLOCK
+def test_a_broken_download_goes_on_where_it_ended(
+    server: FileServer, entry: Published, tmp_path: Path
+) -> None:
+    server.broken_at = BLOCK
     with pytest.raises(DataError, match="the same command goes on"):
         fetch(entry, tmp_path)
     assert not (tmp_path / "weights.pt").exists()
     have = (tmp_path / "weights.pt.part").stat().st_size
-    assert 0 < have <= published.BLOCK
+    assert 0 < have <= BLOCK
     assert fetch(entry, tmp_path).read_bytes() == CONTENT
     assert server.ranges == [None, f"bytes={have}-"]
 
 
-def test_a_server_that_cannot_go_on_starts_again(server: Server, entry: Published, tmp_path: Path) -> None:
+def test_a_server_that_cannot_go_on_starts_again(
+    server: FileServer, entry: Published, tmp_path: Path
+) -> None:
     (tmp_path / "weights.pt.part").write_bytes(CONTENT[:1_000])
     server.goes_on = False
     assert fetch(entry, tmp_path).read_bytes() == CONTENT
 
 
-def test_a_part_that_was_whole_is_taken(server: Server, entry: Published, tmp_path: Path) -> None:
+def test_a_part_that_was_whole_is_taken(server: FileServer, entry: Published, tmp_path: Path) -> None:
     (tmp_path / "weights.pt.part").write_bytes(CONTENT)
     assert fetch(entry, tmp_path).read_bytes() == CONTENT
     assert not (tmp_path / "weights.pt.part").exists()
 
 
-def test_another_file_is_refused_and_does_not_stay(server: Server, entry: Published, tmp_path: Path) -> None:
-    server.content = CONTENT[:-1] + b"x"
+def test_another_file_is_refused_and_does_not_stay(
+    server: FileServer, entry: Published, tmp_path: Path
+) -> None:
+    server.files["weights.pt"] = CONTENT[:-1] + b"x"
     with pytest.raises(DataError, match="not the published file"):
         fetch(entry, tmp_path)
     assert list(tmp_path.iterdir()) == []

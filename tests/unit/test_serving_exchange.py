@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -52,6 +53,18 @@ def test_a_good_answer_passes_unchanged_and_is_counted_once() -> None:
     answer = _ask(_fine, "POST", "/search", content=b"x")
     assert (answer.status_code, answer.text) == (200, "fine")
     assert _count("search", "ok") == before + 1
+
+
+@pytest.mark.parametrize("path", ["/search", "/livez", "/nowhere"])
+def test_every_answer_has_the_requests_id_of_its_caller_if_it_is_one(path: str) -> None:
+    for given in ("studio-7", "A.b_c:d/e+f=", "x" * 128):
+        assert _ask(_fine, "POST", path, headers={"x-request-id": given}).headers["x-request-id"] == given
+    made = {
+        _ask(_fine, "POST", path, headers={"x-request-id": bad}).headers["x-request-id"]
+        for bad in ("", "two words", "x" * 129, '"', "a;b")
+    }
+    assert len(made) == 5
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in made)
 
 
 @pytest.mark.parametrize(

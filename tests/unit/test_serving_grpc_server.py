@@ -84,7 +84,10 @@ async def _serving(
     )
     bundle = Bundle.open(tiny_bundle_folder())
     workshop = Workshop(
-        threads=settings.threads, queue=settings.queue, deadline_seconds=settings.deadline_seconds
+        "questions",
+        threads=settings.threads,
+        queue=settings.queue,
+        deadline_seconds=settings.deadline_seconds,
     )
     servicer = TimbrelServicer(
         settings,

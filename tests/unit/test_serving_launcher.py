@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from timbrel import settings
-from timbrel.errors import ConfigurationError, Unavailable
+from timbrel.errors import BundleError, ConfigurationError, Unavailable
+from timbrel.library.champion import Live
 from timbrel.serving import launcher
 from timbrel.serving.processes import Child
 
@@ -86,3 +87,16 @@ def test_folders_of_killed_runs_are_removed_and_those_of_living_ones_stay(tmp_pa
         assert {path.name for path in tmp_path.iterdir()} == {f"run-{living.pid}-b", "run-x-y", "logs"}
     finally:
         living.communicate(b"\n")
+
+
+def test_a_champion_that_is_not_there_is_said_to_come_back_by_promotion(tmp_path: Path) -> None:
+    (tmp_path / "live").mkdir()
+    (tmp_path / "live" / "live.json").write_text(Live(champion="ab" * 32).model_dump_json())
+    chosen = settings.load({"TIMBREL_REGISTRY": str(tmp_path), "TIMBREL_STATE": str(tmp_path / "state")})
+    chosen = chosen.model_copy(update={"http_port": 0, "grpc": False})
+    with pytest.raises(BundleError) as caught:
+        launcher.serve(chosen, lambda line: None)
+    assert "the champion cannot be served (" in caught.value.message
+    assert "`timbrel bundle promote abababababab` puts it back" in caught.value.message
+    assert "\n" not in caught.value.message
+    assert not (tmp_path / "state").exists()

@@ -101,6 +101,30 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     assert _gone(child)
 
 
+def test_nothing_of_the_parent_runs_in_the_child(tmp_path: Path) -> None:
+    """Neither what libraries have to do at a fork, nor that SIGINT is ignored."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from timbrel.serving.processes import Child\n"
+        "os.register_at_fork(after_in_child=lambda: os._exit(9))\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "said = 'import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)'\n"
+        "child = Child.start('x', [sys.executable, '-c', said],"
+        " environment=os.environ, log=Path(sys.argv[1]) / 'log', folder=Path(sys.argv[1]))\n"
+        "print(child.process.wait())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    assert (tmp_path / "log").read_text() == "True\n"
+
+
+def test_a_program_that_is_not_there_is_named_in_the_log(tmp_path: Path) -> None:
+    child = Child.start(
+        "x", ["no-such-program"], environment=os.environ, log=tmp_path / "log", folder=tmp_path
+    )
+    assert child.process.wait() == 1
+    assert child.last_lines(1) == "no-such-program: No such file or directory"
+
+
 def test_a_free_port_is_accepted_and_a_busy_one_is_named_with_its_variable() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

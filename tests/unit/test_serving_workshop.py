@@ -7,6 +7,7 @@ import threading
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -18,7 +19,7 @@ from timbrel.serving.workshop import Workshop
 
 def test_results_and_errors_come_back() -> None:
     async def go() -> None:
-        workshop = Workshop(threads=1, queue=0, deadline_seconds=60)
+        workshop = Workshop("questions", threads=1, queue=0, deadline_seconds=60)
         assert await workshop.run(lambda: 7) == 7
 
         def fail() -> None:
@@ -35,7 +36,7 @@ def test_results_and_errors_come_back() -> None:
 
 def test_what_cannot_wait_is_refused_at_once() -> None:
     async def go() -> None:
-        workshop = Workshop(threads=1, queue=1, deadline_seconds=60)
+        workshop = Workshop("questions", threads=1, queue=1, deadline_seconds=60)
         release = threading.Event()
         first = asyncio.create_task(workshop.run(release.wait))
         second = asyncio.create_task(workshop.run(lambda: "second"))
@@ -58,7 +59,7 @@ def test_a_full_workshop_is_seen_at_the_door() -> None:
         await Response("answered")(scope, receive, send)
 
     async def go() -> None:
-        workshop = Workshop(threads=1, queue=0, deadline_seconds=60)
+        workshop = Workshop("questions", threads=1, queue=0, deadline_seconds=60)
         guarded = CrowdMiddleware(application, workshop_of=lambda path: {"/search": workshop}.get(path))
         door = ExchangeMiddleware(guarded, max_file_bytes=1_000)
         transport = httpx.ASGITransport(door)
@@ -88,7 +89,7 @@ def test_a_full_workshop_is_seen_at_the_door() -> None:
 
 def test_after_the_deadline_a_thread_keeps_its_place_until_it_is_done() -> None:
     async def go() -> None:
-        workshop = Workshop(threads=1, queue=1, deadline_seconds=0.05)
+        workshop = Workshop("questions", threads=1, queue=1, deadline_seconds=0.05)
         release = threading.Event()
         ran: list[str] = []
         with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
@@ -105,6 +106,48 @@ def test_after_the_deadline_a_thread_keeps_its_place_until_it_is_done() -> None:
             except DeadlineExceeded:  # the thread needs a moment to come back
                 continue
         assert ran == []
+        workshop.close()
+
+    asyncio.run(go())
+
+
+def test_what_works_and_what_waits_is_told_and_forgotten() -> None:
+    def told() -> tuple[float | None, ...]:
+        names = ("busy", "waiting", "places")
+        return tuple(
+            REGISTRY.get_sample_value(f"timbrel_workshop_{name}", {"workshop": "questions"}) for name in names
+        )
+
+    async def go() -> None:
+        workshop = Workshop("questions", threads=1, queue=2, deadline_seconds=60)
+        assert told() == (0, 0, 3)
+        begun, release = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            begun.set()
+            release.wait()
+
+        def fail() -> None:
+            raise NotFound("no such patch")
+
+        first = asyncio.create_task(workshop.run(hold))
+        await asyncio.to_thread(begun.wait)
+        second = asyncio.create_task(workshop.run(fail))
+        third = asyncio.create_task(workshop.run(lambda: "third"))
+        await asyncio.sleep(0)
+        assert told() == (1, 2, 3)
+        with pytest.raises(Unavailable):
+            await workshop.run(lambda: "fourth")
+        assert told() == (1, 2, 3)
+        third.cancel()  # before any thread has begun it
+        with pytest.raises(asyncio.CancelledError):
+            await third
+        assert told() == (1, 1, 3)
+        release.set()
+        await first
+        with pytest.raises(NotFound):
+            await second
+        assert told() == (0, 0, 3)
         workshop.close()
 
     asyncio.run(go())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
+from support.tracking import git, migrated_store
 
 from timbrel.files import sha256_of
 from timbrel.tracking import stage_run
@@ -23,12 +23,7 @@ mpl.use("Agg")
 
 @pytest.fixture(scope="module")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store: MLflow's first migration takes seconds, so the tests copy one."""
-    folder = tmp_path_factory.mktemp("store")
-    from mlflow.tracking import MlflowClient
-
-    MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
-    return folder / "mlflow.db"
+    return migrated_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture
@@ -132,24 +127,14 @@ def test_a_run_that_is_told_to_end_is_killed(checkout: Path) -> None:
 
 
 def test_a_run_names_the_revision_the_changes_and_the_lock(checkout: Path) -> None:
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments],
-            cwd=checkout,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return done.stdout.strip()
-
     (checkout / "dvc.lock").write_text("schema: '2.0'\n")
-    git("init", "-q")
-    git("add", "dvc.lock")
-    git("commit", "-q", "-m", "one")
+    git(checkout, "init", "-q")
+    git(checkout, "add", "dvc.lock")
+    git(checkout, "commit", "-q", "-m", "one")
     with stage_run("index", {}, checkout):
         pass
     _, run = only_run(checkout)
-    assert run.data.tags["mlflow.source.git.commit"] == git("rev-parse", "HEAD")
+    assert run.data.tags["mlflow.source.git.commit"] == git(checkout, "rev-parse", "HEAD")
     assert run.data.tags["timbrel.dirty"] == "false"
     assert run.data.tags["timbrel.dvc_lock"] == sha256_of(checkout / "dvc.lock")
 

@@ -10,14 +10,18 @@ import click
 
 from timbrel.cli.ask import locate, synthesize
 from timbrel.cli.bundle import bundle
+from timbrel.cli.data import data
 from timbrel.cli.embed import embed
 from timbrel.cli.encoders import encoders
 from timbrel.cli.evaluate import evaluate
+from timbrel.cli.index import index
 from timbrel.cli.instrument import instrument
 from timbrel.cli.keys import keys
+from timbrel.cli.pipeline import pipeline
 from timbrel.cli.search import search
 from timbrel.cli.serve import serve
 from timbrel.cli.shell import Commands
+from timbrel.cli.triton import triton
 from timbrel.cli.weights import weights
 
 HELP = """Search synth patches by sound, and play the timbre map.
@@ -30,12 +34,18 @@ HELP = """Search synth patches by sound, and play the timbre map.
   timbrel embed *.wav -o vectors.npz       vectors of any number of recordings
   timbrel serve                            the same over HTTP, with Triton behind it
   timbrel bundle use FOLDER                another bundle for the service that runs, without stopping it
+  timbrel index push                       the bundle's index on a Milvus server, for several machines
+  timbrel bundle promote                   what was built last is served from now on, if it is no worse
   timbrel keys create studio               an API key for a service that others can reach
+  timbrel data fetch nsynth                NSynth, for the profile that learns from it
+  timbrel pipeline check PARAMS            whether a profile can be built here, and what it would take
   timbrel weights list                     weights that others published, and how to get them
   timbrel encoders list                    the encoders that ours is measured beside, and how to serve them
+  timbrel triton repository DIR            the models for a Triton on another host, for its GPU if it has one
 
-Everything but `serve`, `bundle`, `keys`, `weights` and `encoders` runs in this process and needs only the bundle, which
-`--bundle` or TIMBREL_BUNDLE names (default: the one in the repository). Recordings are WAV, FLAC, OGG, MP3 or AIFF.
+Everything but `serve`, `bundle`, `index`, `keys`, `data`, `pipeline`, `weights`, `encoders` and `triton` runs in this
+process and needs only the bundle, which `--bundle` or TIMBREL_BUNDLE names (default: the one in the repository).
+Recordings are WAV, FLAC, OGG, MP3 or AIFF.
 Exit status: 0, or 2 with one line that says what to do.
 """
 
@@ -54,9 +64,13 @@ for command in (
     embed,
     serve,
     bundle,
+    index,
     keys,
     evaluate,
+    data,
+    pipeline,
     weights,
     encoders,
+    triton,
 ):
     main.add_command(command)

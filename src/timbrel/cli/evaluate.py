@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from timbrel.errors import InputError
 if TYPE_CHECKING:
     from timbrel.engine.engine import Engine
     from timbrel.evaluation.encoders import EmbedAll
+    from timbrel.evaluation.instruments import LabelledNotes
 
 
 @click.group(short_help="Measure what the bundle does.")
@@ -46,6 +47,7 @@ def _evaluation(command: Callable[..., Any]) -> Callable[..., Any]:
     default=(60, 127),
     show_default=True,
     metavar="LOW HIGH",
+    help="Softest and hardest of the notes.",
 )
 @click.option(
     "--banks", type=click.Path(path_type=Path), default=Path("banks"), show_default=True,
@@ -118,26 +120,68 @@ def evaluate_instruments(notes: Path, window: float, output: Path | None, bundle
       timbrel evaluate instruments -o reports/retrieval.json
     """
     from timbrel.evaluation import instruments
-    from timbrel.evaluation.encoders import BUNDLED, SEARCH, baselines
-    from timbrel.evaluation.report import protocol_part
 
     progress = Progress()
     labelled = instruments.read_notes(notes, progress)
+    command = f"timbrel evaluate instruments {notes} --window {window:g}"
     with open_engine(bundle) as engine:
-        vectors = instruments.embed_notes(labelled, _every_encoder(engine), progress)
-        share = engine.bundle.manifest.search.stage1_share
-        figures = instruments.measure(vectors, labelled.labels, window=window, stage1_share=share)
-        stage1, stage2 = (vectors[name] for name in BUNDLED)
-        content = {
-            "command": f"timbrel evaluate instruments {notes} --window {window:g}",
-            "bundle": engine.bundle.id,
-            "encoder": SEARCH,
-            **instruments.headline(figures[SEARCH]),
-            "stages": instruments.stages(stage1, stage2, labelled.labels, window=window, stage1_share=share),
-            "by_encoder": figures,
-        }
+        part = _instruments("instruments", {"command": command}, labelled, engine, window, progress)
+    _finish_part(part, output)
+
+
+@evaluate.command("engines")
+@click.option("--presets", default=60, show_default=True, type=click.IntRange(2), help="Of each engine.")
+@click.option("--window", default=1.0, show_default=True, help="The gate: semitones to either side.")
+@_evaluation
+def evaluate_engines(
+    presets: int, window: float, seed: int, output: Path | None, bundle: Path | None
+) -> None:
+    """The same as `instruments`, on engines that no encoder has learned from.
+
+    Plays presets of amsynth and whysynth (Debian packages) and patches of Vital (`pip install vita`): four keys, soft,
+    at velocity 100 and as hard as can be.
+
+    \b
+    Example:
+      timbrel evaluate engines --presets 100 -o reports/retrieval.json
+    """
+    from timbrel.evaluation.engine_instruments import render_notes
+
+    labelled, kept = render_notes(presets, seed=seed)
+    command = f"timbrel evaluate engines --presets {presets} --window {window:g} --seed {seed}"
+    with open_engine(bundle) as engine:
+        about = {"command": command, "presets": kept}
+        part = _instruments("engines", about, labelled, engine, window, Progress())
+    _finish_part(part, output)
+
+
+def _instruments(
+    protocol: str,
+    about: Mapping[str, Any],
+    labelled: LabelledNotes,
+    engine: Engine,
+    window: float,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The protocol's part of the report."""
+    from timbrel.evaluation import instruments
+    from timbrel.evaluation.encoders import BUNDLED, SEARCH, baselines
+    from timbrel.evaluation.report import protocol_part
+
+    vectors = instruments.embed_notes(labelled, _every_encoder(engine), progress)
+    share = engine.bundle.manifest.search.stage1_share
+    figures = instruments.measure(vectors, labelled.labels, window=window, stage1_share=share)
+    stage1, stage2 = (vectors[name] for name in BUNDLED)
+    content = {
+        **about,
+        "bundle": engine.bundle.id,
+        "encoder": SEARCH,
+        **instruments.headline(figures[SEARCH]),
+        "stages": instruments.stages(stage1, stage2, labelled.labels, window=window, stage1_share=share),
+        "by_encoder": figures,
+    }
     beside = {name: instruments.headline(figures[name]) for name in baselines(figures)}
-    _finish_part(protocol_part("instruments", content, beside), output)
+    return protocol_part(protocol, content, beside)
 
 
 @evaluate.command("conditions")

@@ -89,7 +89,7 @@ def search(
     mean of their vectors, at the median of their pitches where these agree.
 
     Patches are ordered by timbre alone: pitch, loudness and silence before the note do not count. The
-    distances are 1 - cosine (0 is equal) of the two stages; the second decides the order.
+    distances are 1 - cosine (0 is equal) of the two stages; the order is by both.
 
     \b
     Examples:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from timbrel.cli.shell import bundle_option
+from timbrel.cli.shell import Failure, bundle_option
+from timbrel.errors import TimbrelError
 
 
 @click.command(short_help="Start Triton and the HTTP service.")
@@ -23,8 +24,18 @@ def serve(port: int | None, bundle: Path | None) -> None:
       TIMBREL_ENGINE      triton, inprocess, or auto (Triton where its wheel can run)
       TIMBREL_BUNDLE      another bundle
       TIMBREL_WORKERS     worker processes (default 2)
+      TIMBREL_LOG         json: all that is written is one JSON object a line
+      TIMBREL_TRACES      URL of an OpenTelemetry collector
     """
     from timbrel.serving import launcher
-    from timbrel.settings import load
+    from timbrel.serving.logs import JsonStream
+    from timbrel.settings import LogFormat, load
 
-    launcher.serve(load(http_port=port, bundle=bundle))
+    settings = load(http_port=port, bundle=bundle)
+    try:
+        launcher.serve(settings)
+    except TimbrelError as error:
+        if settings.log is LogFormat.TEXT:
+            raise
+        JsonStream()(error.message, level="error")
+        raise SystemExit(Failure.exit_code) from None

@@ -14,6 +14,7 @@ from timbrel.client import grpc_wire
 from timbrel.client.calls import Call
 from timbrel.client.patience import Patience, Refused, Timeouts
 from timbrel.client.service import Service
+from timbrel.client.tracing import trace_headers
 from timbrel.v1 import timbrel_pb2_grpc as pb_grpc
 
 Result = TypeVar("Result")
@@ -41,7 +42,7 @@ class GrpcTransport:
         while True:
             try:
                 response = getattr(self._stub, method.name)(
-                    message, timeout=patience.read, metadata=self._metadata
+                    message, timeout=patience.read, metadata=(*self._metadata, *trace_headers().items())
                 )
                 # A stream's errors come while it is read.
                 answered: Result = grpc_wire.result(call, list(response) if method.stream else response)
@@ -73,7 +74,7 @@ class AsyncGrpcTransport:
         while True:
             try:
                 asked = getattr(self._stub, method.name)(
-                    message, timeout=patience.read, metadata=self._metadata
+                    message, timeout=patience.read, metadata=(*self._metadata, *trace_headers().items())
                 )
                 response = [part async for part in asked] if method.stream else await asked
                 answered: Result = grpc_wire.result(call, response)

@@ -15,6 +15,7 @@ from timbrel.client import wire
 from timbrel.client.calls import Call
 from timbrel.client.patience import Patience, Refused, judged, retry_after
 from timbrel.client.service import Service, untrusted
+from timbrel.client.tracing import trace_headers
 from timbrel.client.wire import Answer, Question
 from timbrel.errors import DeadlineExceeded, ProtocolError, TimbrelError, Unreachable
 
@@ -131,7 +132,11 @@ class _Pieces:
 
 def _request(question: Question) -> dict[str, Any]:
     """The arguments for httpx."""
-    request: dict[str, Any] = {"method": question.method, "url": question.path.lstrip("/")}
+    request: dict[str, Any] = {
+        "method": question.method,
+        "url": question.path.lstrip("/"),
+        "headers": trace_headers(),
+    }
     if question.query:
         request["params"] = dict(question.query)
     if question.json is not None:

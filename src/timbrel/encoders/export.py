@@ -6,10 +6,11 @@ from pathlib import Path
 
 from timbrel.encoders.frontend import CLIP_SAMPLES
 from timbrel.encoders.graph import Free, Graph, tones
+from timbrel.encoders.published_search import PublishedEncoder
 from timbrel.encoders.timbre import TimbreEncoder
 
 
-def export(encoder: TimbreEncoder, path: Path) -> float:
+def export(encoder: TimbreEncoder | PublishedEncoder, path: Path) -> float:
     """Write ``timbre_encoder.onnx``; returns the largest difference to the encoder itself on test sounds, relative to
     the largest number of each vector.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -48,10 +48,20 @@ class Validation:
         """Recall at 1 and 10 of stage 1, by name: ``stage1.recall1`` and so on."""
         return self._recall("stage1", embed(network, self._queries), embed(network, self._gallery))
 
+    def of(self, embed: Callable[[np.ndarray], Mapping[str, np.ndarray]]) -> dict[str, float]:
+        """The same figures of both stages, ``stage1.recall1``, ``stage2.recall1`` and so on; ``embed`` takes clips
+        [b, 72000] to vectors [b, d] by name."""
+        gallery = _encode(self._audio, len(self._labels), embed)
+        queries = _encode(self._recorded, len(self._asked), embed)
+        figures: dict[str, float] = {}
+        for name in gallery:
+            figures |= self._recall(name, queries[name], gallery[name])
+        return figures
+
     def baselines(self) -> dict[str, float]:
         """The same figures, ``baselines.mfcc.recall1`` and so on, of vectors that need no training."""
-        gallery = _encode(self._audio, len(self._labels))
-        queries = _encode(self._recorded, len(self._asked))
+        gallery = _encode(self._audio, len(self._labels), _baselines)
+        queries = _encode(self._recorded, len(self._asked), _baselines)
         figures: dict[str, float] = {}
         for name in BASELINES:
             figures |= self._recall(f"baselines.{name}", queries[name], gallery[name])
@@ -67,11 +77,17 @@ class Validation:
         return {f"{name}.recall{k}": value for k, value in find(queries, gallery).items()}
 
 
-def _encode(audio: Note, count: int) -> dict[str, np.ndarray]:
-    """Every baseline's vectors of notes ``0 .. count - 1``; their clips are made once, some at a time."""
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in BASELINES}
+def _baselines(clips: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: encode(clips) for name, encode in BASELINES.items()}
+
+
+def _encode(
+    audio: Note, count: int, embed: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """All vectors of notes ``0 .. count - 1``; their clips are made once, some at a time."""
+    parts: dict[str, list[np.ndarray]] = {}
     for start in range(0, count, _CHUNK):
         clips = np.stack([clip(audio(i)) for i in range(start, min(start + _CHUNK, count))])
-        for name, encode in BASELINES.items():
-            parts[name].append(encode(clips))
+        for name, vectors in embed(clips).items():
+            parts.setdefault(name, []).append(vectors)
     return {name: np.concatenate(vectors) for name, vectors in parts.items()}

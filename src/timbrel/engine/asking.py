@@ -15,6 +15,7 @@ import numpy as np
 
 from timbrel.audio import Audio
 from timbrel.engine.arguments import MAX_RECORDINGS
+from timbrel.engine.index import Index
 from timbrel.engine.results import Query
 from timbrel.errors import InputError
 from timbrel.library.bundle import Bundle
@@ -79,7 +80,7 @@ def of_recordings(
     return Question(query=query, stage1=stage1, stage2=stage2)
 
 
-def of_patch(bundle: Bundle, like: Like, *, mode: Mode, pitch: float | None) -> Question:
+def of_patch(bundle: Bundle, index: Index, like: Like, *, mode: Mode, pitch: float | None) -> Question:
     """A patch by its render nearest to ``pitch`` (MIDI), else to the middle of the pitches it sounds at.
 
     Raises NotFound for a patch that is not there, and UnsuitableQuery where ``mode`` requires a pitch and the
@@ -106,7 +107,7 @@ def of_patch(bundle: Bundle, like: Like, *, mode: Mode, pitch: float | None) -> 
         gates.require(gate)
     return Question(
         query=_query(midi, confidence, gate),
-        stage1=unit(bundle.index.vectors(np.array([chosen.row]))[0]),
+        stage1=unit(index.vectors(np.array([chosen.row]))[0]),
         stage2=unit(bundle.stage2[chosen.row].astype(np.float32)),
         leave_out=patch.patch_id,
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -36,6 +36,7 @@ from timbrel.engine.arguments import (
 )
 from timbrel.engine.asking import Asked, Like, Question, Vectors
 from timbrel.engine.finish import finished
+from timbrel.engine.index import BundleIndex, Index
 from timbrel.engine.models import Models
 from timbrel.engine.results import Instrument, Location, Neighbour, Query, SearchResult
 from timbrel.engine.search import Search
@@ -58,20 +59,37 @@ DECODER_BATCH = 8
 STAGES = ("f0", "gate", "stage1", "index", "stage2", "map", "refine", "generate", "decode")
 
 Observe = Callable[[str, float], None]
+Note = Callable[..., None]
+"""Takes facts about the stage that is at work, by keyword: of "gate" ``gate_decision``, of "index" ``candidates``."""
+Around = Callable[[str], AbstractContextManager[Note]]
+Searched = Callable[[Asked, Question, SearchResult], None]
 
 
 class Engine:
     """Answers over one bundle; to serve another bundle, make another engine."""
 
     def __init__(
-        self, bundle: Bundle, models: Models, *, observe: Observe = lambda stage, seconds: None
+        self,
+        bundle: Bundle,
+        models: Models,
+        *,
+        observe: Observe = lambda stage, seconds: None,
+        around: Around = lambda stage: nullcontext(lambda **facts: None),
+        searched: Searched = lambda asked, question, result: None,
+        index: Index | None = None,
     ) -> None:
-        """``observe(stage, seconds)`` is called after each stage, from the thread that ran it."""
+        """``observe(stage, seconds)`` is called after each stage, ``searched`` after each search with what was asked,
+        understood and answered; ``around(stage)`` is entered while a stage works. All from the thread that runs it.
+        ``index``: of this bundle's renders; without one, the bundle's own.
+        """
         self.bundle = bundle
         self.models = models
         self._codec = codec_of(models, bundle.manifest.models[ENCODER].inputs)
         self._observe = observe
-        self._search = Search(bundle, self._timed)
+        self._around = around
+        self._searched = searched
+        self._index = index or BundleIndex(bundle.index)
+        self._search = Search(bundle, self._timed, self._index)
 
     def search(
         self,
@@ -112,7 +130,10 @@ class Engine:
         terms = Terms(k=k, offset=offset, octaves=octaves, filters=filters, fold=fold)
         if pitch is not None:
             pitch = number("pitch", pitch, 0, 127, "a MIDI number")
-        return self._search.answer(self._question(asked, gates.parse(gate), pitch), terms)
+        question = self._question(asked, gates.parse(gate), pitch)
+        result = self._search.answer(question, terms)
+        self._searched(asked, question, result)
+        return result
 
     def embed(self, audio: Audio) -> tuple[np.ndarray, np.ndarray]:
         """The recording's stage-1 vector float32 [d1] and stage-2 vector float32 [d2], both l2-normalised."""
@@ -217,7 +238,8 @@ class Engine:
         return Instrument(x=x, y=y, notes=tuple(notes))
 
     def close(self) -> None:
-        """Let go of the models and the bundle."""
+        """Let go of the models, the index and the bundle."""
+        self._index.close()
         self.models.close()
         self.bundle.close()
 
@@ -273,7 +295,7 @@ class Engine:
 
     def _question(self, asked: Asked, mode: Mode, pitch: float | None) -> Question:
         if isinstance(asked, Like):
-            return asking.of_patch(self.bundle, asked, mode=mode, pitch=pitch)
+            return asking.of_patch(self.bundle, self._index, asked, mode=mode, pitch=pitch)
         if isinstance(asked, Vectors):
             return asking.of_vectors(
                 self.bundle,
@@ -295,7 +317,7 @@ class Engine:
         """Measure the pitch, ask the gate; and whether there is anything to hear at all."""
         with self._timed("f0"):
             measured = estimate(audio.samples, audio.sample_rate)
-        with self._timed("gate"):
+        with self._timed("gate") as note:
             decide = partial(
                 gates.decide,
                 audio.samples,
@@ -309,6 +331,7 @@ class Engine:
                 # An open gate still has nothing to compare silence with.
                 heard = decide()
                 decision = decision if heard.has_sound else heard
+            note(gate_decision=decision.decision.value)
         query = Query(
             f0_hz=measured.f0_hz if measured.voiced else None,
             midi=measured.midi if measured.voiced else None,
@@ -333,10 +356,11 @@ class Engine:
         return GateDecision(Decision.OUT_OF_RANGE, reason, None, query.confidence)
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        """Tell ``observe`` how long a stage took, if it succeeded."""
+    def _timed(self, stage: str) -> Iterator[Note]:
+        """Around a stage: tell ``observe`` how long it took, if it succeeded."""
         started = time.perf_counter()
-        yield
+        with self._around(stage) as note:
+            yield note
         self._observe(stage, time.perf_counter() - started)
 
 

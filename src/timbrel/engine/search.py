@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from timbrel.engine.asking import Question
+from timbrel.engine.index import Gate, Index
 from timbrel.engine.results import Hit, Query, SearchResult
 from timbrel.engine.terms import Terms
 from timbrel.library import two_stage
@@ -26,25 +27,17 @@ from timbrel.library.index import Found
 from timbrel.library.two_stage import Match
 from timbrel.pitch.gate import Decision, GateDecision
 
-Timed = Callable[[str], AbstractContextManager[None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Gate:
-    """Which renders a search may return: within ``window`` of ``midi`` (all pitches for None), and allowed."""
-
-    midi: float | None
-    window: int
-    octaves: bool
-    allow: np.ndarray | None
+Timed = Callable[[str], AbstractContextManager[Callable[..., None]]]
 
 
 class Search:
     """Answers questions over one bundle. Immutable and thread-safe."""
 
-    def __init__(self, bundle: Bundle, timed: Timed) -> None:
-        """``timed(stage)`` is entered around each search in the index and each ordering."""
+    def __init__(self, bundle: Bundle, timed: Timed, index: Index) -> None:
+        """``timed(stage)`` is entered around each search in the ``index`` and each ordering, and takes facts about
+        it."""
         self._bundle = bundle
+        self._index = index
         self._timed = timed
         self._shelves = Shelves(bundle.patches, bundle.renders, bundle.patch_of)
         self._plain = Coverage(bundle.renders, bundle.patch_of)
@@ -76,7 +69,10 @@ class Search:
         if midi is not None:
             least = self._bundle.manifest.search.window_semitones
             window = coverage.window(midi, least=least, patches=terms.k, octaves=octaves, allow=allow)
-        gate = _Gate(midi=midi, window=window, octaves=octaves, allow=allow)
+        gate = Gate(
+            midi=midi, window=window, octaves=octaves, filters=terms.filters, leave_out=question.leave_out,
+            allow=allow,
+        )  # fmt: skip
         total = coverage.reached(midi, window, octaves=octaves, allow=allow)
         matches = self._ranked(question.stage1, question.stage2, gate, terms)[terms.offset :]
         return SearchResult(
@@ -95,7 +91,7 @@ class Search:
         allow[self._bundle.rows_of(leave_out)] = False
         return allow
 
-    def _ranked(self, stage1: np.ndarray, stage2: np.ndarray, gate: _Gate, terms: Terms) -> list[Match]:
+    def _ranked(self, stage1: np.ndarray, stage2: np.ndarray, gate: Gate, terms: Terms) -> list[Match]:
         """The best ``offset + k`` matches, each of another patch or group."""
         bundle, wanted = self._bundle, terms.offset + terms.k
         labels = self._group_of if terms.fold else bundle.patch_of
@@ -104,15 +100,9 @@ class Search:
         before = np.empty(0, dtype=np.int64)
         count = bundle.manifest.search.candidates
         while True:
-            with self._timed("index"):
-                found = bundle.index.query(
-                    stage1,
-                    pitch=gate.midi,
-                    window=gate.window,
-                    k=count,
-                    octaves=gate.octaves,
-                    allow=gate.allow,
-                )
+            with self._timed("index") as note:
+                found = self._index.query(stage1, gate, count)
+                note(candidates=len(found.ids))
             with self._timed("stage2"):
                 fresh = ~np.isin(found.ids, before)
                 ordered = two_stage.order(
@@ -150,7 +140,7 @@ class Search:
             ),
         )
 
-    def _explain(self, decision: GateDecision, gate: _Gate, total: int) -> str:
+    def _explain(self, decision: GateDecision, gate: Gate, total: int) -> str:
         """The gate's reason, and what the search did with it."""
         if gate.midi is None:
             searched = "" if decision.decision is Decision.OFF else "; all pitches were searched"

@@ -6,7 +6,6 @@ the user's banks join the library.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +18,12 @@ from timbrel.errors import DataError
 from timbrel.notes.banks import read_user_banks
 from timbrel.notes.collect import Progress, family_table
 from timbrel.notes.dx7 import to_packed
+from timbrel.notes.filing import Dropped, file_renders
 from timbrel.notes.fm_banks import GeneratedVoice, generate, write_banks
-from timbrel.notes.noteset import Note, NoteSetWriter
+from timbrel.notes.noteset import NoteSetWriter
 from timbrel.notes.patches import Patch, dx7_patch, render_job, write_patches
 from timbrel.notes.render import Rendered, RenderJob, render_all
-from timbrel.notes.selection import Duplicates, sounding_offset, summarise
+from timbrel.notes.selection import Duplicates, summarise
 from timbrel.notes.splits import assign_splits
 
 Notes = tuple[tuple[int, int], ...]
@@ -136,56 +136,21 @@ class _Filer:
 
     def take(self, patch: Patch, outcome: Rendered) -> None:
         """File the renders of ``patch`` under what sounds, or drop it."""
-        if outcome.fault:
-            self._drop(patch, outcome.fault, outcome.detail)
-            return
-        if any(note.fault == "not_finite" for note in outcome.notes):
-            self._drop(patch, "not_finite", "the engine gave NaN or infinity")
-            return
-        sounding = [note for note in outcome.notes if note.audio is not None]
-        if len(sounding) < self._plan.pitched_share * len(outcome.notes):
-            self._drop(patch, "silent", f"{len(outcome.notes) - len(sounding)} silent renders")
-            return
-        offset = sounding_offset(
-            [note.pitch for note in sounding],
-            [note.f0_midi for note in sounding],
-            share=self._plan.pitched_share,
-        )
-        if offset is None:
-            voiced = sum(math.isfinite(note.f0_midi) for note in sounding)
-            few = voiced < self._plan.pitched_share * len(sounding)
-            self._drop(patch, "unpitched" if few else "inconsistent", f"{voiced} voiced renders")
+        filed = file_renders(patch, outcome, pitched_share=self._plan.pitched_share)
+        if isinstance(filed, Dropped):
+            self._drop(patch, filed.reason, filed.detail)
             return
         # Only the library is rendered at the same keys throughout, and only there a copy would be shown twice.
-        if patch.split == "library" and len(sounding) == len(self._plan.library_pitches):
-            audio = [note.audio for note in sounding if note.audio is not None]
-            twin = self._duplicates.check(patch.patch_id, audio[:: max(1, (len(audio) - 1) // 2)])
-            if twin is not None:
-                self._drop(patch, "duplicate", f"sounds like {twin}")
-                return
-        self._silent_renders += len(outcome.notes) - len(sounding)
-        self.kept.append(replace(patch, offset_semitones=offset))
-        for note in sounding:
-            assert note.audio is not None
+        probe = filed.probe(len(self._plan.library_pitches)) if patch.split == "library" else None
+        twin = None if probe is None else self._duplicates.check(patch.patch_id, probe)
+        if twin is not None:
+            self._drop(patch, "duplicate", f"sounds like {twin}")
+            return
+        self._silent_renders += filed.silent
+        self.kept.append(filed.patch)
+        for note, audio in zip(filed.notes, filed.audio, strict=True):
             self._renders[patch.split] += 1
-            # What disagrees with the patch's steady offset is a slip of the estimator, an octave mostly.
-            steady = abs(note.f0_midi - note.pitch - offset) <= 0.5
-            self._writer.add(
-                Note(
-                    row=0,
-                    note_id=f"{patch.patch_id}-{note.pitch:03d}-{note.velocity:03d}",
-                    instrument=patch.patch_id,
-                    name=patch.name,
-                    family=patch.family,
-                    source=patch.engine,
-                    pitch=note.pitch,
-                    velocity=note.velocity,
-                    split=patch.split,
-                    f0_midi=note.f0_midi if steady else note.pitch + offset,
-                    f0_confidence=note.f0_confidence if steady else 0.0,
-                ),
-                note.audio,
-            )
+            self._writer.add(note, audio)
 
     def _drop(self, patch: Patch, reason: str, detail: str) -> None:
         self._dropped[patch.split][reason] += 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,7 @@ class UnseenNote:
     patch: str
     key: int
     audio: npt.NDArray[np.int16]
+    velocity: int = VELOCITY
 
 
 def patches(engine: str, count: int, *, seed: int) -> list[Patch]:
@@ -98,22 +100,26 @@ def read_amsynth_bank(path: Path) -> list[tuple[str, dict[str, float]]]:
     return presets
 
 
-def render_unseen(wanted: Sequence[Patch], *, workers: int | None = None) -> list[UnseenNote]:
-    """The notes of the ``wanted`` patches that sound and are pitched, in their order.
+def render_unseen(
+    wanted: Sequence[Patch], *, velocities: Sequence[int] = (VELOCITY,), workers: int | None = None
+) -> list[UnseenNote]:
+    """The notes of the ``wanted`` patches that sound and are pitched, in their order; each key at each velocity.
 
     A patch is left out whole when a note is silent or not finite, or when its F0 is not a constant number of whole
     octaves from its keys: the notes stage's own rule for what counts as an instrument.
     """
     notes = []
-    for patch, result in zip(wanted, map_jobs(wanted, _render, workers=workers), strict=True):
+    jobs = [(patch, tuple(velocities)) for patch in wanted]
+    for patch, result in zip(wanted, map_jobs(jobs, _render, workers=workers), strict=True):
         if not result.value:
             continue
-        offset = sounding_offset(patch.keys, [midi for _, midi in result.value], share=PITCHED_SHARE)
+        keys = [key for key, _, _, _ in result.value]
+        offset = sounding_offset(keys, [midi for _, _, _, midi in result.value], share=PITCHED_SHARE)
         if offset is None or round(offset) % 12:
             continue
         notes += [
-            UnseenNote(patch.engine, patch.name, key, audio)
-            for key, (audio, _) in zip(patch.keys, result.value, strict=True)
+            UnseenNote(patch.engine, patch.name, key, audio, velocity)
+            for key, velocity, audio, _ in result.value
         ]
     return notes
 
@@ -127,25 +133,28 @@ def _programs(plugin: Path) -> list[tuple[int, int, str]]:
     return DssiSynth(plugin).programs()
 
 
-def _render(patch: Patch) -> list[tuple[npt.NDArray[np.int16], float]]:
-    """(audio, F0 in MIDI) of every key; nothing when one is silent or not finite. In the engine's own process."""
+def _render(job: tuple[Patch, tuple[int, ...]]) -> list[tuple[int, int, npt.NDArray[np.int16], float]]:
+    """(key, velocity, audio, F0 in MIDI) of every note; nothing when one is silent or not finite. In the engine's own
+    process.
+    """
+    patch, velocities = job
     found = []
-    for key in patch.keys:
-        audio, rate = play(patch, key)
+    for key, velocity in itertools.product(patch.keys, velocities):
+        audio, rate = play(patch, key, velocity)
         if not np.isfinite(audio).all() or float(np.abs(audio).max(initial=0.0)) < SILENCE_PEAK:
             return []
         resampled = soxr.resample(audio, rate, SAMPLE_RATE)[:NOTE_SAMPLES]
         pcm = quantise(np.pad(resampled, (0, NOTE_SAMPLES - len(resampled))))
-        found.append((pcm, measure_f0(pcm)[0]))
+        found.append((key, velocity, pcm, measure_f0(pcm)[0]))
     return found
 
 
-def play(patch: Patch, key: int) -> tuple[npt.NDArray[np.float32], int]:
-    """One key at velocity 100: float32 [4 s], held for 3 s, and its rate in Hz. For an engine's own process."""
-    return _play_vital(patch, key) if patch.engine == "vital" else _play_dssi(patch, key)
+def play(patch: Patch, key: int, velocity: int = VELOCITY) -> tuple[npt.NDArray[np.float32], int]:
+    """One key: float32 [4 s], held for 3 s, and its rate in Hz. For an engine's own process."""
+    return (_play_vital if patch.engine == "vital" else _play_dssi)(patch, key, velocity)
 
 
-def _play_dssi(patch: Patch, key: int) -> tuple[npt.NDArray[np.float32], int]:
+def _play_dssi(patch: Patch, key: int, velocity: int) -> tuple[npt.NDArray[np.float32], int]:
     synth = DssiSynth(PLUGINS[patch.engine])
     if patch.controls:
         # Presets of old banks lack newer parameters: those keep the plugin's defaults.
@@ -159,12 +168,12 @@ def _play_dssi(patch: Patch, key: int) -> tuple[npt.NDArray[np.float32], int]:
         synth.close()
         synth = DssiSynth(PLUGINS[patch.engine])
         synth.select(*patch.program)
-    audio = synth.play(key=key, velocity=VELOCITY, held=HELD_SECONDS, seconds=NOTE_SECONDS)
+    audio = synth.play(key=key, velocity=velocity, held=HELD_SECONDS, seconds=NOTE_SECONDS)
     synth.close()
     return audio, synth.sample_rate
 
 
-def _play_vital(patch: Patch, key: int) -> tuple[npt.NDArray[np.float32], int]:
+def _play_vital(patch: Patch, key: int, velocity: int) -> tuple[npt.NDArray[np.float32], int]:
     synth: Any = importlib.import_module("vita").Synth()
     rate = 44_100
     synth.set_sample_rate(rate)
@@ -175,7 +184,7 @@ def _play_vital(patch: Patch, key: int) -> tuple[npt.NDArray[np.float32], int]:
         controls[f"modulation_{index}_amount"].set(amount)
     for name, value in patch.controls.items():
         controls[name].set(value)
-    stereo: npt.NDArray[np.float32] = synth.render(key, VELOCITY / 127.0, HELD_SECONDS, NOTE_SECONDS)
+    stereo: npt.NDArray[np.float32] = synth.render(key, velocity / 127.0, HELD_SECONDS, NOTE_SECONDS)
     return stereo.mean(axis=0), rate
 
 

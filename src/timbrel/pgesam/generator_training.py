@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from timbrel.distributed import Group, in_bfloat16
 from timbrel.errors import DataError
 from timbrel.pgesam.curriculum import learning_rate_factor
 from timbrel.pgesam.dataset import HIGHEST_VELOCITY, MAIN_VELOCITY, MapNotes
@@ -97,12 +98,16 @@ def train_generator(
     report: Report,
     device: torch.device,
     checkpoint: Path | None = None,
+    group: Group | None = None,
+    bfloat16: bool = False,
 ) -> Generator:
     """Train on split ``train``; every ``evaluate_every`` steps also report free-running errors, train and validation.
 
     ``embeddings`` [N, shape.frames, 128]; ``encoded`` is the frozen VAE's answer for each entry of ``notes``, in order,
-    and of one velocity (at_main_velocity).
+    and of one velocity (at_main_velocity). ``group``: the processes that train together, each on a part of every batch,
+    of which the leader reports. ``bfloat16``: forward passes.
     """
+    group = group or Group(device)
     seed_everything(training.seed)
     generator = Generator(shape).to(device)
     with torch.no_grad():
@@ -115,28 +120,37 @@ def train_generator(
         fused=True,
     )
     learning = np.flatnonzero(notes.split == "train")
+    if bfloat16:
+        in_bfloat16(generator, device)
+    parallel = group.parallel(generator)
     watched = {split: _sample(notes, split, training.seed) for split in ("train", "validation")}
 
     def step(i: int) -> dict[str, float]:
         rng = step_generator(training.seed, i)
         factor = learning_rate_factor(i, steps=training.steps, warmup_steps=training.warmup_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate * factor
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = training.learning_rate * factor
         chosen = learning[rng.integers(len(learning), size=training.batch)]
         noise = training.condition_noise * rng.standard_normal(encoded.mu[chosen].shape, dtype=np.float32)
-        position = torch.from_numpy(encoded.mu[chosen] + encoded.sigma[chosen] * noise).to(device)
+        group.reseed(training.seed, i)
+        mine = group.rows()
+        position = torch.from_numpy((encoded.mu[chosen] + encoded.sigma[chosen] * noise)[mine]).to(device)
+        chosen = chosen[mine]
         pitch = torch.from_numpy(notes.pitch[chosen]).to(device)
         target = generator.to_tokens(frames_of(embeddings, notes.row[chosen], shape, device))
         generator.train()
-        past = previous_tokens(target, training, rng, faded=i / training.steps / TRUTH_SHARE)
-        predicted = generator(past, position, pitch, velocity_of(notes.velocity[chosen], device))
+        faded = i / training.steps / TRUTH_SHARE
+        past = previous_tokens(target, training, rng, faded=faded, mine=mine)
+        predicted = parallel(past, position, pitch, velocity_of(notes.velocity[chosen], device))
         squared = functional.mse_loss(predicted, target)
         loss = torch.lerp(squared, frame_error(predicted, target, shape.dimensions), training.frame_weight)
+        if not group.alone:
+            loss, squared = (each * group.weight(training.batch) for each in (loss, squared))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(generator.parameters(), LARGEST_GRADIENT)
         optimizer.step()
-        values = torch.stack([loss, squared]).detach().cpu().tolist()
+        values = group.mean(torch.stack([loss, squared]).detach()).cpu().tolist()
         return dict(zip(("loss", "loss.mse"), values, strict=True))
 
     def report_with_figures(done: int, metrics: dict[str, float]) -> None:
@@ -154,28 +168,36 @@ def train_generator(
         step,
         steps=training.steps,
         state={"generator": generator, "optimizer": optimizer},
-        report=report_with_figures,
+        report=group.report(report_with_figures),
         report_every=min(50, training.evaluate_every),
         checkpoint=checkpoint,
+        checkpoint_seconds=group.checkpoint_seconds,
     )
     return generator.eval()
 
 
 def previous_tokens(
-    target: Tensor, training: GeneratorTraining, rng: np.random.Generator, *, faded: float
+    target: Tensor,
+    training: GeneratorTraining,
+    rng: np.random.Generator,
+    *,
+    faded: float,
+    mine: slice = slice(None),
 ) -> Tensor | None:
     """What the decoder sees of ``target`` [b, t, token_width]: shifted by one (zero first), noisy, partly hidden.
 
-    A note has no past at all with probability ``faded`` (1 and more: none has, told as None).
+    A note has no past at all with probability ``faded`` (1 and more: none has, told as None). ``target`` are the rows
+    ``mine`` of a batch: which pasts are hidden is drawn for all of it.
     """
-    batch, tokens, _ = target.shape
+    tokens = target.shape[1]
+    batch = len(target) if mine == slice(None) else training.batch
     if faded >= 1.0:
         return None
     past = target[:, :-1] + training.input_noise * torch.randn_like(target[:, :-1])
     share = np.where(
         rng.random((batch, 1)) < faded, 1.0, rng.random((batch, 1)) * 2.0 * training.input_dropout
     )
-    hidden = torch.from_numpy(rng.random((batch, tokens - 1)) < share).to(target.device)
+    hidden = torch.from_numpy((rng.random((batch, tokens - 1)) < share)[mine]).to(target.device)
     return functional.pad(past.masked_fill(hidden[:, :, None], 0.0), (0, 0, 1, 0))
 
 

@@ -8,6 +8,9 @@ training instruments held-out V_inst / V_pitch fell from 0.035 to 0.009 with the
 
 Only some notes of a batch are decoded: the map needs many pairs of notes, the decoder is what takes the time. What is
 kept is a moving average of the weights, whose map trembles less than the last step's.
+
+In several processes (``timbrel.distributed``) each has a part of the batch. The neighbour loss, the other losses on μ
+and the whitening see all of it; each decodes and reconstructs its own notes.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from timbrel.distributed import Group, WholeBatch, in_bfloat16
 from timbrel.pgesam import evaluation, losses
 from timbrel.pgesam.curriculum import Curriculum, learning_rate_factor
 from timbrel.pgesam.dataset import MapNotes
@@ -106,13 +110,17 @@ def train_vae(
     device: torch.device,
     spectrum: Mapping[str, Tensor] | None = None,
     checkpoint: Path | None = None,
+    group: Group | None = None,
+    bfloat16: bool = False,
 ) -> Vae:
     """Train on split ``train`` of ``notes``; report losses, and held-out figures every ``evaluate_every`` steps.
 
     ``embeddings`` [N, ≥ shape.frames, 128] may be a float16 memory map. Held-out means validation.
     ``shape.instruments`` counts the training instruments, which ``notes`` numbers first. ``spectrum``: the weights of
-    the codec's decoder, where the shape has one.
+    the codec's decoder, where the shape has one. ``group``: the processes that train together, of which the leader
+    reports; each needs at least one of the decoded notes. ``bfloat16``: forward passes but the map's whitening.
     """
+    group = group or Group(device)
     seed_everything(training.seed)
     vae = Vae(shape)
     if vae.encoder.comb is not None and spectrum is not None:
@@ -131,26 +139,38 @@ def train_vae(
     draw = batch_drawer(learning, training)
     average = AveragedModel(vae, multi_avg_fn=_moving_average, use_buffers=True)
     kept = cast("Vae", average.module)
+    if bfloat16:
+        for part in (vae.encoder.timbre, vae.encoder.pitch, vae.decoder, vae.family, vae.instrument):
+            in_bfloat16(part, device)
+    whole = WholeBatch(group, vae.encoder.whitening)
+    parallel = group.parallel(vae)
 
     def step(i: int) -> dict[str, float]:
         rng = step_generator(training.seed, i)
         factor = learning_rate_factor(i, steps=training.steps, warmup_steps=training.warmup_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate * factor
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = training.learning_rate * factor
         batch = draw(rng)
-        share = torch.from_numpy(batch.share).to(device)[:, None]
-        summary = torch.lerp(summaries[batch.note], summaries[batch.partner], share)
+        group.reseed(training.seed, i)
+        mine = group.rows()
+        notes_in_all, plain_in_all = len(batch.note), int((batch.share == 0).sum())
+        decoded_in_all = min(training.decoded_notes, notes_in_all)
+        own_decoded = group.own(decoded_in_all)
+        share = torch.from_numpy(batch.share[mine]).to(device)[:, None]
+        summary = torch.lerp(summaries[batch.note[mine]], summaries[batch.partner[mine]], share)
         vae.train()
-        output = vae(
+        whole.count = notes_in_all
+        output = parallel(
             summary.addcmul(noise_scale, torch.randn_like(summary)),
             sample_scale=training.sample_scale,
-            decoded=slice(training.decoded_notes),
-            judged=slice(int((batch.share == 0).sum())),
+            decoded=slice(own_decoded),
+            judged=slice(group.own(plain_in_all)),
         )
-        decoded = learning.row[batch.note[: training.decoded_notes]]
+        output = gathered(output, group, notes=notes_in_all, plain=plain_in_all)
+        decoded = learning.row[batch.note[mine][:own_decoded]]
         labels = Labels(
             *(
-                torch.from_numpy(values).to(device)
+                group.order(torch.from_numpy(values)).to(device)
                 for values in (
                     batch.group,
                     learning.pitch[batch.note],
@@ -162,6 +182,8 @@ def train_vae(
         )
         target = _batch(embeddings, decoded, shape.frames, device)
         terms = seven_terms(output, target, labels, margin=training.margin)
+        if not group.alone:
+            terms["reconstruction"] = terms["reconstruction"] * group.weight(decoded_in_all)
         weights = curriculum.at(i / training.steps)
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         optimizer.zero_grad(set_to_none=True)
@@ -169,7 +191,7 @@ def train_vae(
         torch.nn.utils.clip_grad_norm_(vae.parameters(), LARGEST_GRADIENT)
         optimizer.step()
         average.update_parameters(vae)
-        values = torch.stack([total, *terms.values()]).detach().cpu().tolist()
+        values = group.mean(torch.stack([total, *terms.values()]).detach()).cpu().tolist()
         return dict(zip(("loss", *(f"loss.{name}" for name in terms)), values, strict=True))
 
     def report_with_figures(done: int, metrics: dict[str, float]) -> None:
@@ -181,9 +203,10 @@ def train_vae(
         step,
         steps=training.steps,
         state={"vae": vae, "average": average, "optimizer": optimizer},
-        report=report_with_figures,
+        report=group.report(report_with_figures),
         report_every=min(50, training.evaluate_every),
         checkpoint=checkpoint,
+        checkpoint_seconds=group.checkpoint_seconds,
     )
     return kept.eval()
 
@@ -197,6 +220,18 @@ class Labels(NamedTuple):
     family: Tensor
     instrument: Tensor
     plain: Tensor
+
+
+def gathered(output: VaeOutput, group: Group, *, notes: int, plain: int) -> VaeOutput:
+    """What every process found of its part of ``notes``, ``plain`` of which are classified; the reconstruction, far the
+    largest, stays where it is."""
+    return output._replace(
+        mu=group.gather(output.mu, notes),
+        log_variance=group.gather(output.log_variance, notes),
+        pitch_logits=group.gather(output.pitch_logits, notes),
+        family_logits=group.gather(output.family_logits, plain),
+        instrument_logits=group.gather(output.instrument_logits, plain),
+    )
 
 
 def seven_terms(output: VaeOutput, target: Tensor, labels: Labels, *, margin: float) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
-"""What `timbrel serve`, its workers and `timbrel bundle use` tell each other: small files, each replaced whole.
+"""What `timbrel serve`, its workers and `timbrel bundle` tell each other: small files, each replaced whole.
 
     <run>/editions/<number>/     copies of the bundles, numbered as they came, as their models are in Triton
     <run>/plan.json              the launcher's: which edition is served, and which shall be made ready
     <run>/workers/<pid>.json     a worker's: which edition it serves, which is ready, which it works with, what is wrong
-    <run>/asked/<name>.json      what `timbrel bundle use` asks for, and the answer to it, <name>.answer
+    <run>/asked/<name>.json      what `timbrel bundle` asks for, and the answer to it, <name>.answer
 
 The run's folder is private to the user who serves.
 """
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from timbrel.errors import ConfigurationError
 from timbrel.files import atomic_write
+from timbrel.library.champion import Succession
 from timbrel.settings import Settings, variable
 
 FOLDER_VARIABLE = "TIMBREL_RUN"
@@ -31,6 +32,7 @@ class Plan(BaseModel):
     """``served``: the edition that requests are answered from; ``following``: the one to be made ready beside it.
 
     ``versioned``: the launcher's own Triton has each edition's models, under its number.
+    ``live``: the folder whose champion is to be served; None if the service was told to serve another bundle.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +41,7 @@ class Plan(BaseModel):
     versioned: bool
     served: int
     following: int | None = None
+    live: Path | None = None
 
 
 class Status(BaseModel):
@@ -56,11 +59,12 @@ class Status(BaseModel):
 
 
 class Asked(BaseModel):
-    """What `timbrel bundle use` asks for."""
+    """That a bundle be served, and if it is promoted, ``succession``: the change to be made when it is."""
 
     model_config = ConfigDict(frozen=True)
 
     bundle: Path
+    succession: Succession | None = None
 
 
 class Answered(BaseModel):
@@ -91,9 +95,9 @@ class Board:
     def of_service(cls, settings: Settings) -> Board:
         """The board of the service that runs with these settings. Raises ConfigurationError if none does."""
         for folder in sorted(settings.state.glob("run-*-*")):
-            owner, board = folder.name.split("-")[1], cls(folder)
+            board = cls(folder)
             try:
-                if psutil.pid_exists(int(owner)) and board.plan().port == settings.http_port:
+                if board.is_tended() and board.plan().port == settings.http_port:
                     return board
             except (OSError, ValueError):
                 continue
@@ -101,6 +105,14 @@ class Board:
             f"no `timbrel serve` runs on port {settings.http_port} with the state {settings.state}: start it, or set "
             f"{variable('http_port')} and {variable('state')} as it was started with"
         )
+
+    def is_tended(self) -> bool:
+        """Whether the launcher, whose process id is in the folder's name, still runs."""
+        try:
+            owner = psutil.Process(int(self._run.name.split("-")[1]))
+            return self._run.exists() and bool(owner.status() != psutil.STATUS_ZOMBIE)
+        except (psutil.NoSuchProcess, ValueError, IndexError):
+            return False
 
     def edition(self, number: int) -> Path:
         """The folder of an edition's bundle."""
@@ -135,10 +147,10 @@ class Board:
                 path.unlink(missing_ok=True)
         return living
 
-    def ask(self, bundle: Path) -> str:
-        """Ask that a bundle be served; returns the name of the question."""
+    def ask(self, asked: Asked) -> str:
+        """Ask the launcher; returns the name of the question."""
         name = uuid.uuid4().hex
-        _write(self._run / "asked" / f"{name}.json", Asked(bundle=bundle))
+        _write(self._run / "asked" / f"{name}.json", asked)
         return name
 
     def asked(self) -> list[tuple[str, Asked]]:
@@ -156,10 +168,11 @@ class Board:
         Raises ConfigurationError if the service has ended.
         """
         path = self._run / "asked" / f"{name}.answer"
+        tended = self.is_tended()  # before a last look at the answer
         try:
             answer = Answered.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            if not self._run.exists():
+            if not tended:
                 raise ConfigurationError("the service has ended without an answer: start it again") from None
             return None
         path.unlink()

@@ -29,6 +29,7 @@ _ERRORS = {error.__name__: error for error in (AudioError, AudioTooLarge)}
 _LINE_BYTES = 4096
 _START_SECONDS = 60.0
 COMMAND = (sys.executable, "-m", "timbrel.serving.decoder_process")
+_SOURCES = str(Path(__file__).resolve().parents[2])
 
 
 class Decoders:
@@ -104,6 +105,9 @@ class _Decoder:
 
     def __init__(self, command: Sequence[str]) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIMBREL_")}
+        # In a Bento the package lies beside the service and is not installed.
+        paths = (_SOURCES, environment.get("PYTHONPATH", ""))
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         try:
             self._process = subprocess.Popen(
                 command,

@@ -10,17 +10,19 @@ from the framework's status. Bodies larger than allowed are refused before they 
 from __future__ import annotations
 
 import json
+import re
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from timbrel.errors import AudioTooLarge, InputError, NotFound, TimbrelError, TooManyRequests, Unavailable
-from timbrel.serving import metrics
+from timbrel.serving import logs, metrics, tracing
 
 # Beyond the file itself: boundaries, part headers and the other fields of a form.
 FORM_OVERHEAD_BYTES = 64 * 1024
@@ -32,7 +34,14 @@ BUNDLE = "timbrel-bundle"
 """Header of an answer, metadata of gRPC's: the id of the bundle that it is of, all of it."""
 NO_ANSWER = "no_answer"
 """The outcome of a request whose client left before there was an answer."""
+REQUEST_ID = "x-request-id"
+"""Header and metadata: the caller's name for its request if it is one, else ours; the answer and the logs have it."""
 UNCOUNTED = ("/livez", "/readyz", "/healthz", "/metrics")
+_WHOLE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_ROUTES = {"patch": "/patches/{patch_id}"} | {
+    f"patch_{each}": f"/patches/{{patch_id}}/{each}" for each in ("file", "preview")
+}
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +69,22 @@ class Exchange:
     """What is known of the current request."""
 
     endpoint: str
+    request_id: str
     problem: Problem | None = None
     bundle: str | None = None
 
 
 _current: ContextVar[Exchange | None] = ContextVar("timbrel_exchange", default=None)
+
+
+def enter(exchange: Exchange) -> Token[Exchange | None]:
+    """This is the current request from now on, in the task that says so."""
+    return _current.set(exchange)
+
+
+def request_id(given: str) -> str:
+    """The id of a request whose caller gave it this one, or none."""
+    return given if _WHOLE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def note(problem: Problem) -> None:
@@ -103,6 +123,21 @@ def endpoint_of(path: str) -> str:
     return "other"
 
 
+def _span(scope: Scope, endpoint: str) -> tuple[str, dict[str, str]]:
+    """Name and attributes of a request's span. A path that leads nowhere is not among them: it may be anything."""
+    method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+    attributes = {
+        "http.request.method": method,
+        "url.scheme": scope.get("scheme", "http"),
+        "timbrel.endpoint": endpoint,
+    }
+    name = "HTTP" if method == "_OTHER" else method
+    if endpoint == "other":
+        return name, attributes
+    route = _ROUTES.get(endpoint, f"/{endpoint}")
+    return f"{name} {route}", {**attributes, "http.route": route}
+
+
 class ExchangeMiddleware:
     """ASGI middleware: body limits, the error envelope, and the count of requests."""
 
@@ -114,10 +149,22 @@ class ExchangeMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = Exchange(endpoint_of(scope["path"]))
-        token = _current.set(exchange)
-        answer = _Answer(scope, send, exchange)
         headers = Headers(scope=scope)
+        exchange = Exchange(endpoint_of(scope["path"]), request_id(headers.get(REQUEST_ID, "")))
+        if scope["path"] in UNCOUNTED:
+            await self._exchanged(exchange, headers, scope, receive, send)
+            return
+        name, attributes = _span(scope, exchange.endpoint)
+        attributes["timbrel.request_id"] = exchange.request_id
+        with tracing.server(name, headers, attributes):
+            logs.bind(request_id=exchange.request_id, **tracing.ids())
+            await self._exchanged(exchange, headers, scope, receive, send)
+
+    async def _exchanged(
+        self, exchange: Exchange, headers: Headers, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        token = enter(exchange)
+        answer = _Answer(scope, send, exchange)
         limit = self._limit(exchange.endpoint, headers.get("content-type", ""))
         declared = headers.get("content-length", "")
         try:
@@ -133,7 +180,7 @@ class ExchangeMiddleware:
         finally:
             _current.reset(token)
             if not answer.started:
-                answer.start(NO_ANSWER)
+                answer.start(NO_ANSWER, None)
 
     def _limit(self, endpoint: str, content_type: str) -> int:
         """Largest body of a request, in bytes."""
@@ -154,11 +201,26 @@ class _Answer:
         self._began = time.perf_counter()
         self.started = False
 
-    def start(self, outcome: str) -> None:
+    def start(self, outcome: str, status: int | None) -> None:
         """Count the request. Before the answer leaves: whoever has it finds it counted."""
         self.started = True
         if self._scope["path"] not in UNCOUNTED:
-            metrics.request_answered(self._exchange.endpoint, outcome, time.perf_counter() - self._began)
+            endpoint, bundle, seconds = (
+                self._exchange.endpoint,
+                self._exchange.bundle,
+                time.perf_counter() - self._began,
+            )
+            metrics.request_answered(endpoint, outcome, seconds)
+            attributes = {} if status is None else {"http.response.status_code": status}
+            tracing.answered(outcome, status, attributes, bundle=bundle)
+            logs.answered(
+                transport="http",
+                endpoint=endpoint,
+                outcome=outcome,
+                status=status,
+                seconds=seconds,
+                bundle=bundle,
+            )
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -166,7 +228,8 @@ class _Answer:
                 self._replaced = True
                 await self.fail(message["status"], Headers(raw=message["headers"]).get("allow"))
                 return
-            self.start(metrics.OK)
+            self.start(metrics.OK, message["status"])
+            MutableHeaders(scope=message)[REQUEST_ID] = self._exchange.request_id
             if self._exchange.bundle is not None:
                 MutableHeaders(scope=message)[BUNDLE] = self._exchange.bundle
         if not self._replaced:
@@ -175,9 +238,15 @@ class _Answer:
     async def fail(self, status: int, allow: str | None = None) -> None:
         """Send the envelope. A problem noted on the way says more than the status that the framework chose."""
         problem = self._exchange.problem or _from_status(status, self._scope, allow)
-        self.start(problem.code)
+        self.start(problem.code, problem.status)
         body = json.dumps({"error": {"code": problem.code, "message": problem.message}}).encode()
-        headers = MutableHeaders({"content-type": "application/json", "content-length": str(len(body))})
+        headers = MutableHeaders(
+            {
+                "content-type": "application/json",
+                "content-length": str(len(body)),
+                REQUEST_ID: self._exchange.request_id,
+            }
+        )
         if allow:
             headers["allow"] = allow
         if problem.status == 401:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,10 +18,18 @@ from typing import Any
 import grpc
 
 from timbrel.errors import DeadlineExceeded, TimbrelError
-from timbrel.serving import metrics
-from timbrel.serving.exchange import BUNDLE, NO_ANSWER, Problem
+from timbrel.serving import logs, metrics, tracing
+from timbrel.serving.exchange import (
+    BUNDLE,
+    NO_ANSWER,
+    REQUEST_ID,
+    Exchange,
+    Problem,
+    answered_from,
+    enter,
+    request_id,
+)
 
-REQUEST_ID = "x-request-id"
 CODE = "timbrel-code"
 RETRY_AFTER = "retry-after"
 STATUSES = {
@@ -42,7 +49,8 @@ STATUSES = {
 _INSIDE = "something went wrong inside: the service's log tells what"
 # The caller's clock began before ours, by as long as the request was on its way.
 _CLOCKS_APART = 0.25
-_WHOLE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+# Which method the current call is of: the interceptor knows, the servicer does not.
+method: ContextVar[str] = ContextVar("timbrel_grpc_method", default="")
 _log = logging.getLogger("timbrel")
 
 Admit = Callable[[Mapping[str, str]], object]
@@ -60,6 +68,7 @@ class Caller:
 
     def answered_from(self, bundle: str) -> None:
         """Say with the answer which bundle it is of, by its id."""
+        answered_from(bundle)
         self.context.set_trailing_metadata(((BUNDLE, bundle),))
 
     def remaining(self) -> float | None:
@@ -87,13 +96,22 @@ class Exchanges:
         by ``counting``.
         """
         metadata = received(context.invocation_metadata())
-        given = metadata.get(REQUEST_ID, "")
-        request_id = given if _WHOLE_ID.fullmatch(given) else uuid.uuid4().hex
-        caller = Caller(context, request_id, partial(self.admit, metadata))
+        caller = Caller(context, request_id(metadata.get(REQUEST_ID, "")), partial(self.admit, metadata))
+        name = method.get()
+        attributes = {
+            "rpc.system.name": "grpc", "rpc.method": name, "timbrel.endpoint": endpoint or "batch",
+            "timbrel.request_id": caller.request_id,
+        }  # fmt: skip
+        with tracing.server(name, metadata, attributes):
+            async with self._answering(context, endpoint, caller):
+                yield caller
+
+    @asynccontextmanager
+    async def _answering(self, context: Any, endpoint: str | None, caller: Caller) -> AsyncIterator[None]:
         await context.send_initial_metadata(((REQUEST_ID, caller.request_id),))
         try:
             with counting(endpoint, caller):
-                yield caller
+                yield
         except TimbrelError as error:
             if type(error) is TimbrelError:
                 _log.exception("request %s failed", caller.request_id)
@@ -119,21 +137,47 @@ def _trailing(error: TimbrelError) -> tuple[tuple[str, str], ...]:
 
 @contextmanager
 def counting(endpoint: str | None, caller: Caller) -> Iterator[None]:
-    """Count what happens within as one request."""
+    """Count what happens within as one request, and log it. Enter it in the request's own task."""
+    exchange = Exchange(endpoint or "batch", caller.request_id)
+    enter(exchange)
+    logs.bind(request_id=caller.request_id, **tracing.ids())
     began, outcome = time.perf_counter(), metrics.OK
+    status: int | None = 200
     try:
         yield
     except TimbrelError as error:
-        outcome = error.code
+        outcome, status = error.code, error.http_status
         raise
     except (asyncio.CancelledError, GeneratorExit):
         # gRPC cancels what the caller no longer waits for, because it left or because its deadline has passed.
         seconds = caller.context.time_remaining()
-        outcome = DeadlineExceeded.code if seconds is not None and seconds <= _CLOCKS_APART else NO_ANSWER
+        late = seconds is not None and seconds <= _CLOCKS_APART
+        outcome = DeadlineExceeded.code if late else NO_ANSWER
+        status = DeadlineExceeded.http_status if late else None
         raise
     except BaseException:
-        outcome = TimbrelError.code
+        outcome, status = TimbrelError.code, TimbrelError.http_status
         raise
     finally:
+        seconds = time.perf_counter() - began
+        name = _status_name(status)
+        tracing.answered(outcome, status, {"rpc.response.status_code": name}, bundle=exchange.bundle)
         if endpoint is not None:
-            metrics.request_answered(endpoint, outcome, time.perf_counter() - began)
+            metrics.request_answered(endpoint, outcome, seconds)
+            logs.answered(
+                transport="grpc", endpoint=endpoint, outcome=outcome, status=status, grpc_status=name,
+                seconds=seconds, bundle=exchange.bundle,
+            )  # fmt: skip
+
+
+@contextmanager
+def counting_part(endpoint: str, caller: Caller) -> Iterator[None]:
+    """The same for one of the requests of a batch, with a span of its own."""
+    with tracing.part(endpoint, {"timbrel.endpoint": endpoint}), counting(endpoint, caller):
+        yield
+
+
+def _status_name(status: int | None) -> str:
+    if status is None:
+        return "CANCELLED"
+    return "OK" if status == 200 else str(STATUSES[status].name)

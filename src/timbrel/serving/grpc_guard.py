@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from timbrel.errors import TimbrelError
-from timbrel.serving.grpc_exchange import Exchanges, received
+from timbrel.serving.grpc_exchange import Exchanges, method, received
 
 _OPEN = "/grpc.health.v1.Health/"
 # Under which name each is counted, as HTTP's are.
@@ -32,6 +32,8 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
         self._exchanges = exchanges
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        # Without the slash in front: as OpenTelemetry names it.
+        method.set(details.method.lstrip("/"))
         handler = await continuation(details)
         if handler is None or details.method.startswith(_OPEN):
             return handler

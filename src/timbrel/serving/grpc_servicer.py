@@ -21,7 +21,7 @@ from timbrel.library import previews
 from timbrel.serving import grpc_messages as messages
 from timbrel.serving import operations
 from timbrel.serving.exchange import Problem
-from timbrel.serving.grpc_exchange import Admit, Caller, Exchanges, counting
+from timbrel.serving.grpc_exchange import Admit, Caller, Exchanges, counting_part
 from timbrel.serving.grpc_uploads import Uploads, check_size
 from timbrel.serving.schemas import SearchRequest
 from timbrel.serving.shelf import Served, Shelf
@@ -82,7 +82,7 @@ class TimbrelServicer(pb_grpc.TimbrelServicer):
     ) -> AsyncIterator[pb.SearchBatchResponse]:
         async def answer(request: pb.SearchRequest, caller: Caller) -> pb.SearchBatchResponse:
             try:
-                with counting("search", caller):
+                with counting_part("search", caller):
                     caller.admit()
                     return pb.SearchBatchResponse(response=await self._search(request, caller))
             except TimbrelError as error:
@@ -134,7 +134,7 @@ class TimbrelServicer(pb_grpc.TimbrelServicer):
     ) -> AsyncIterator[pb.SynthesizeBatchResponse]:
         async def answer(request: pb.SynthesizeRequest, caller: Caller) -> pb.SynthesizeBatchResponse:
             try:
-                with counting("synthesize", caller):
+                with counting_part("synthesize", caller):
                     caller.admit()
                     made = pb.SynthesizeResponse(wav=await self._synthesize(request, caller))
                     return pb.SynthesizeBatchResponse(response=made)

@@ -27,10 +27,12 @@ from types import FrameType
 
 import psutil  # type: ignore[import-untyped]
 
-from timbrel.errors import ConfigurationError, Unavailable
+from timbrel.errors import BundleError, ConfigurationError, Unavailable
 from timbrel.library.bundle import Bundle
-from timbrel.serving import access
+from timbrel.serving import access, tracing
 from timbrel.serving.board import FOLDER_VARIABLE
+from timbrel.serving.forwarding import Forwarder
+from timbrel.serving.logs import JsonStream
 from timbrel.serving.processes import Child, check_port
 from timbrel.serving.publishing import Publisher
 from timbrel.serving.supervision import Keeper
@@ -41,7 +43,8 @@ from timbrel.serving.triton_launcher import (
     remove_shared_memory,
     shared_memory_prefix,
 )
-from timbrel.settings import EngineKind, Settings, variable
+from timbrel.serving.triton_repository import TritonRepository
+from timbrel.settings import EngineKind, LogFormat, Settings, variable
 
 SERVICE = "timbrel.serving.service:TimbrelService"
 START_SECONDS = 240.0
@@ -62,12 +65,14 @@ class _Stop(Exception):
 
 @dataclass(slots=True)
 class _Run:
-    """What a run has started so far, and whether it shall end."""
+    """What a run has started so far, and whether it shall end. ``models``: those that Triton can be given anew."""
 
     folder: Path
     say: Say
     triton: Triton | None = None
+    models: TritonRepository | None = None
     service: Child | None = None
+    forwarder: Forwarder | None = None
     stop_asked: bool = False
 
     def check(self) -> None:
@@ -77,12 +82,19 @@ class _Run:
         if self.service is not None and not self.service.running:
             raise Unavailable(self.service.obituary())
 
+    def started(self, component: str, child: Child) -> None:
+        """Pass on what this child writes, where that is wanted."""
+        if self.forwarder is not None:
+            self.forwarder.follow(component, child.log)
+
     def stop(self) -> None:
         """End every child; whatever does not want to is killed."""
         if self.service is not None and not self.service.stop(signal.SIGTERM, DRAIN_SECONDS):
             self.say(f"the HTTP service was killed: it did not stop within {DRAIN_SECONDS:.0f} s")
         if self.triton is not None and not self.triton.stop():
             self.say("Triton was killed: it did not stop in time")
+        if self.forwarder is not None:
+            self.forwarder.close()
         shutil.rmtree(self.folder, ignore_errors=True)
         remove_shared_memory(shared_memory_prefix(os.getpid()))
 
@@ -90,31 +102,36 @@ class _Run:
 def serve(settings: Settings, say: Say | None = None) -> None:
     """Serve until SIGINT or SIGTERM; call it from the main thread. Returns after a clean stop.
 
-    ``say`` gets one line at a time for the person at the terminal (default: standard error).
+    ``say`` gets one line at a time for the person at the terminal (default: standard error). With TIMBREL_LOG=json
+    standard error gets everything instead, the children's lines, too, each as a JSON object.
 
     Raises ConfigurationError (a busy port, settings that do not fit), BundleError, or Unavailable when a child dies
     or does not come up; nothing is left running then.
     """
-    say = say or _to_stderr
+    stream = JsonStream() if settings.log is LogFormat.JSON else None
+    say = say or stream or _to_stderr
     access.check_start(settings)
+    tracing.check(settings)
     check_port(settings.host, settings.http_port, "http_port")
     if settings.grpc:
         # The workers share this port, and would share it with another service of the same user, too.
         check_port(settings.grpc_host, settings.grpc_port, "grpc_port")
     with _progress(say, "checking the bundle"):
-        bundle = Bundle.open(settings.bundle)
+        bundle = _opened(settings)
         description = f"bundle {bundle.id[:12]}: {len(bundle.patches)} patches, {len(bundle.renders)} renders"
         bundle.close()
     say(description)
     settings.state.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(settings.state)
     run = _Run(Path(tempfile.mkdtemp(prefix=f"run-{os.getpid()}-", dir=settings.state)), say)
+    if stream is not None:
+        run.forwarder = Forwarder(stream)
     with _signals(run):
         try:
             publisher = Publisher(settings, run.folder, say, run.check)
             copied = settings.model_copy(update={"bundle": publisher.copied()})
             environment = os.environ | _engine(copied, run)
-            publisher.begin(run.triton)
+            publisher.begin(run.models)
             if settings.encoders is not None:
                 beside = run.triton.encoders if run.triton else ()
                 say(
@@ -141,6 +158,18 @@ def serve(settings: Settings, say: Say | None = None) -> None:
     say("stopped")
 
 
+def _opened(settings: Settings) -> Bundle:
+    try:
+        return Bundle.open(settings.bundle)
+    except BundleError as error:
+        if settings.bundle.parent != settings.live:
+            raise
+        raise BundleError(
+            f"the champion cannot be served ({error.message}): `timbrel bundle promote {settings.bundle.name[:12]}` "
+            "puts it back, `timbrel bundle rollback` takes the one before"
+        ) from None
+
+
 def _engine(settings: Settings, run: _Run) -> dict[str, str]:
     """Start Triton where it is wanted and can run; returns the variables that tell the workers."""
     engine, url = variable("engine"), variable("triton_url")
@@ -148,6 +177,9 @@ def _engine(settings: Settings, run: _Run) -> dict[str, str]:
         run.say("models run in the workers (TIMBREL_ENGINE=inprocess)")
         return {engine: EngineKind.INPROCESS.value}
     if settings.triton_url:
+        if settings.triton_repository is not None:
+            run.say(f"giving the Triton at {settings.triton_url} its models")
+            run.models = TritonRepository.shared(settings, settings.triton_repository, run.check)
         run.say(f"models run in the Triton at {settings.triton_url}")
         return {engine: EngineKind.TRITON.value, url: settings.triton_url}
     wheel, reason = find_wheel()
@@ -161,7 +193,9 @@ def _engine(settings: Settings, run: _Run) -> dict[str, str]:
     folder = run.folder / "triton"
     folder.mkdir()
     run.triton = Triton.start(settings, wheel, folder)
+    run.started("triton", run.triton.child)
     run.triton.wait_ready(run.say, run.check)
+    run.models = run.triton.repository
     run.say(
         f"Triton: gRPC {run.triton.grpc_url}, HTTP {run.triton.http_url}, "
         f"metrics http://127.0.0.1:{settings.triton_metrics_port}/metrics"
@@ -189,7 +223,8 @@ def _start_service(settings: Settings, run: _Run, environment: dict[str, str]) -
         # Whoever asks: its address is the socket's, not what a proxy's header says.
         "FORWARDED_ALLOW_IPS": "",
     }
-    # Spans that nobody collects cost each request half a millisecond; who collects them says how with this variable.
+    # Spans are ours (timbrel.serving.tracing): BentoML's would say the same once more, and cost each request half a
+    # millisecond even where nobody collects them.
     environment.setdefault("BENTOML_CONFIG_OPTIONS", "tracing.excluded_urls=.*")
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE]
     command += ["--host", settings.host, "--port", str(settings.http_port)]
@@ -200,6 +235,7 @@ def _start_service(settings: Settings, run: _Run, environment: dict[str, str]) -
         log=settings.state / "logs" / "service.log",
         folder=run.folder,
     )
+    run.started("service", run.service)
     started = told = time.monotonic()
     while not _answers(f"{settings.url}/readyz"):
         run.check()
@@ -220,7 +256,9 @@ def _start_service(settings: Settings, run: _Run, environment: dict[str, str]) -
 
 def _reason(service: Child) -> str:
     """The error in a worker's traceback: its last line that names one of ours, or any."""
-    lines = [line.strip() for line in service.tail().splitlines() if "Error: " in line]
+    # A traceback in JSON is one line.
+    told = service.tail().replace("\\n", "\n")
+    lines = [line.strip() for line in told.splitlines() if "Error: " in line]
     ours = [line for line in lines if line.startswith("timbrel.errors.")]
     return (ours or lines or ["its log tells more"])[-1].removeprefix("timbrel.errors.")
 

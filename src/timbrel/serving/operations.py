@@ -16,7 +16,7 @@ from timbrel.engine import sfz
 from timbrel.engine.asking import Asked, Like, Vectors
 from timbrel.engine.engine import Engine
 from timbrel.engine.results import Location, SearchResult
-from timbrel.serving import decoding, metrics
+from timbrel.serving import decoding, metrics, note_check, tracing
 from timbrel.serving.schemas import InstrumentRequest, LocateOptions, SearchRequest, SynthesizeRequest
 
 
@@ -36,23 +36,33 @@ def search(
         min_confidence=request.min_confidence,
         fold=request.fold,
     )
-    metrics.gate_decided(result.query.gate.decision)
+    decision = result.query.gate.decision
+    metrics.gate_decided(decision)
+    tracing.note(gate_decision=decision.value, hits=len(result.hits), total=result.total)
     return result
 
 
 def locate(engine: Engine, recording: bytes | Path, options: LocateOptions, limits: Limits) -> Location:
-    return engine.locate(decoding.read(recording, limits=limits), refine=options.refine)
+    with tracing.part("read", {}):
+        audio = decoding.read(recording, limits=limits)
+    location = engine.locate(audio, refine=options.refine)
+    tracing.note(gate_decision=location.query.gate.decision.value)
+    return location
 
 
 def synthesize(engine: Engine, request: SynthesizeRequest) -> Audio:
-    return engine.synthesize(
+    note = engine.synthesize(
         x=request.x, y=request.y, pitch=request.pitch, velocity=request.velocity, seconds=request.seconds
     )
+    note_check.shared.offer(note, request.pitch)
+    return note
 
 
 def instrument(engine: Engine, request: InstrumentRequest) -> tuple[str, bytes]:
     """The instrument's name and its zip file."""
     made = engine.instrument(x=request.x, y=request.y, seconds=request.seconds)
+    for key, note in made.notes:
+        note_check.shared.offer(note, key)
     name = sfz.instrument_name(made)
     return name, sfz.zipped(sfz.instrument_files(made, engine.bundle.manifest), name)
 
@@ -63,4 +73,5 @@ def _asked(recordings: Sequence[bytes | Path], request: SearchRequest, limits: L
         return Like(request.like)
     if request.stage1 is not None and request.stage2 is not None:
         return Vectors(np.array(request.stage1), np.array(request.stage2))
-    return read_all(recordings, limits=limits, by=decoding.read)
+    with tracing.part("read", {"timbrel.recordings": len(recordings)}):
+        return read_all(recordings, limits=limits, by=decoding.read)

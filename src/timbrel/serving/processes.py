@@ -33,10 +33,21 @@ def end_with_parent() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
-def _before_exec() -> None:
-    end_with_parent()
-    # A script that starts us with "&" has us ignore SIGINT, and children inherit that: they could not be stopped.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+# What a child does before it becomes the program: Linux is to send it SIGTERM when we are gone, and SIGINT is to reach
+# it, which a script that starts us with "&" has us ignore, and children inherit that. Not in a preexec_fn: that runs in
+# a copy of this process, threads, locks and all, and gRPC's own work at a fork has been seen to crash there.
+_FIRST = f"""
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("the process that started this one is gone")
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+try:
+    os.execvp(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    sys.exit(f"{{sys.argv[2]}}: {{error.strerror}}")
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +76,7 @@ class Child:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab" if again else "wb") as output:
             process = subprocess.Popen(
-                command,
+                [sys.executable, "-I", "-S", "-c", _FIRST, str(os.getpid()), *command],
                 # Whoever set one of them had a reason.
                 env=ONE_THREAD | dict(environment),
                 cwd=folder,
@@ -73,7 +84,6 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_before_exec,
             )
         return cls(name, process, log)
 

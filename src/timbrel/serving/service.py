@@ -24,13 +24,14 @@ from timbrel import audio as audio_edge
 from timbrel import settings as environment
 from timbrel.engine.arguments import DEFAULT_SECONDS, DEFAULT_VELOCITY
 from timbrel.errors import TimbrelError, Unavailable
-from timbrel.serving import access, decoding, operations, pages
+from timbrel.serving import access, decoding, logs, note_check, operations, pages, tracing
 from timbrel.serving.answers import LocateAnswer, SearchAnswer
 from timbrel.serving.board import Board
-from timbrel.serving.exchange import BUNDLE, ExchangeMiddleware, answered_from, noting
+from timbrel.serving.exchange import BUNDLE, REQUEST_ID, ExchangeMiddleware, answered_from, noting
 from timbrel.serving.grpc_server import GrpcServer
 from timbrel.serving.grpc_servicer import TimbrelServicer
 from timbrel.serving.guard import CrowdMiddleware, GuardMiddleware
+from timbrel.serving.metrics import WORKSHOPS
 from timbrel.serving.processes import end_with_parent
 from timbrel.serving.requests import InstrumentInput, LocateInput, SearchInput, SynthesizeInput
 from timbrel.serving.schemas import InstrumentRequest, LocateOptions, SearchRequest, SynthesizeRequest
@@ -38,6 +39,7 @@ from timbrel.serving.shelf import Follower, Served, Shelf, first_served
 from timbrel.serving.workshop import Workshop
 
 SETTINGS = environment.load()
+logs.configure(SETTINGS.log)
 # BentoML's own limit only has to be later than ours, which answers with the envelope.
 _BENTOML_SECONDS = SETTINGS.deadline_seconds + 60
 
@@ -87,6 +89,8 @@ def _shelf() -> Shelf:
     traffic={"timeout": _BENTOML_SECONDS},
     # /metrics is ours (see timbrel.serving.metrics).
     metrics={"enabled": False},
+    # Requests are logged by us, whichever way they come (timbrel.serving.logs).
+    logging={"access": {"enabled": False}},
 )
 class TimbrelService:
     """Timbre search and synthesis."""
@@ -95,15 +99,21 @@ class TimbrelService:
         # BentoML's supervisor starts workers in sessions of their own: killed, it would leave them with its port.
         end_with_parent()
         access.check_start(SETTINGS)
+        tracing.start(SETTINGS)
         self._board = Board.of_worker()
         self._shelf = Shelf(first_served(SETTINGS, self._board))
         decoding.shared.warm_up(SETTINGS.threads)
+        note_check.shared.start(SETTINGS.checked_share)
+        questions, instruments = WORKSHOPS
         self._workshop = Workshop(
-            threads=SETTINGS.threads, queue=SETTINGS.queue, deadline_seconds=SETTINGS.deadline_seconds
+            questions,
+            threads=SETTINGS.threads,
+            queue=SETTINGS.queue,
+            deadline_seconds=SETTINGS.deadline_seconds,
         )
         # An instrument is 25 notes: on a thread of its own it never keeps the short questions waiting.
         self._foundry = Workshop(
-            threads=1, queue=SETTINGS.threads, deadline_seconds=SETTINGS.deadline_seconds
+            instruments, threads=1, queue=SETTINGS.threads, deadline_seconds=SETTINGS.deadline_seconds
         )
         _Instance.shelf = self._shelf
         shared = dict.fromkeys(("/search", "/synthesize", "/locate"), self._workshop)
@@ -196,7 +206,9 @@ class TimbrelService:
         self._workshop.close()
         self._foundry.close()
         decoding.shared.close()
+        note_check.shared.close()
         self._shelf.close()
+        await asyncio.to_thread(tracing.stop)
 
 
 _service: Any = TimbrelService
@@ -206,7 +218,7 @@ if SETTINGS.origins:
         allow_origins=SETTINGS.origins,
         allow_methods=["GET", "POST"],
         allow_headers=["authorization", "content-type"],
-        expose_headers=["content-disposition", "retry-after", BUNDLE],
+        expose_headers=["content-disposition", "retry-after", BUNDLE, REQUEST_ID],
     )
 _service.add_asgi_middleware(ExchangeMiddleware, max_file_bytes=SETTINGS.limits.max_bytes)
 _service.add_asgi_middleware(GuardMiddleware, settings=SETTINGS)

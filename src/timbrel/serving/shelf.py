@@ -13,16 +13,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-import numpy as np
-
-from timbrel import audio as audio_edge
+from timbrel.engine.asking import Asked, Question
 from timbrel.engine.engine import Engine
+from timbrel.engine.index import Index
+from timbrel.engine.results import SearchResult
+from timbrel.engine.trial import try_out
 from timbrel.errors import TimbrelError, Unavailable
 from timbrel.library.bundle import Bundle
-from timbrel.serving import metrics
+from timbrel.milvus.index import MilvusIndex
+from timbrel.serving import metrics, tracing
 from timbrel.serving.board import Board, Status
 from timbrel.serving.engines import ModelSource, model_source
-from timbrel.settings import Settings
+from timbrel.serving.quality import Quality
+from timbrel.settings import IndexKind, Settings
 
 POLL_SECONDS = 0.2
 _log = logging.getLogger("timbrel")
@@ -33,12 +36,22 @@ Result = TypeVar("Result")
 class Served:
     """One edition: a bundle, its models and the engine over both. ``number`` is None where there are no others."""
 
-    def __init__(self, number: int | None, bundle: Bundle, source: ModelSource) -> None:
+    def __init__(
+        self, number: int | None, bundle: Bundle, source: ModelSource, index: Index | None = None
+    ) -> None:
         self.number = number
         self.bundle = bundle
         self.source = source
+        self.quality = Quality(bundle)
         self._observing = False
-        self.engine = Engine(bundle, source.models, observe=self._observe)
+        self.engine = Engine(
+            bundle,
+            source.models,
+            observe=self._observe,
+            around=tracing.stage,
+            searched=self._searched,
+            index=index,
+        )
 
     @classmethod
     def open(cls, settings: Settings, board: Board | None, number: int | None) -> Served:
@@ -47,17 +60,17 @@ class Served:
             bundle, version = Bundle.open(settings.bundle), None
         else:
             bundle, version = Bundle.open(board.edition(number)), number if board.plan().versioned else None
-        return cls(number, bundle, model_source(settings, bundle, version))
+        index = None
+        if settings.index is IndexKind.MILVUS:
+            index = MilvusIndex.open(
+                settings.milvus_uri, bundle, token=settings.milvus_token, seconds=settings.deadline_seconds
+            )
+        return cls(number, bundle, model_source(settings, bundle, version), index)
 
     def try_out(self) -> None:
         """Answer once before the first caller: sessions and caches fill at first use. Raises TimbrelError."""
-        limits = self.bundle.manifest.map
-        time = np.arange(audio_edge.SAMPLE_RATE, dtype=np.float32) / audio_edge.SAMPLE_RATE
-        tone = audio_edge.Audio(0.5 * np.sin(2 * np.pi * 261.63 * time), audio_edge.SAMPLE_RATE)
         try:
-            self.engine.search(tone, k=1)
-            self.engine.locate(tone)
-            self.engine.synthesize(x=0.0, y=0.0, pitch=limits.pitch_low, seconds=0.5)
+            try_out(self.engine)
         finally:
             self._observing = True
 
@@ -68,6 +81,10 @@ class Served:
         if self._observing:
             metrics.stage_done(stage, seconds)
 
+    def _searched(self, asked: Asked, question: Question, result: SearchResult) -> None:
+        if self._observing:
+            self.quality.searched(asked, question, result)
+
 
 class Shelf:
     """What is served now, and what earlier requests still work with. Thread-safe."""
@@ -76,7 +93,7 @@ class Shelf:
         self._lock = threading.Lock()
         self._served = served
         self._users: dict[Served, int] = {served: 0}
-        metrics.serving(served.bundle, served.source.kind)
+        metrics.serving(served.bundle, served.source.kind, served.quality.reference)
 
     @property
     def number(self) -> int | None:
@@ -120,7 +137,8 @@ class Shelf:
         with self._lock:
             former, self._served = self._served, served
             self._users[served] = 0
-        metrics.serving(served.bundle, served.source.kind, instead_of=former.bundle)
+        reference = served.quality.reference
+        metrics.serving(served.bundle, served.source.kind, reference, instead_of=former.bundle)
         self._let_go(former)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from timbrel.errors import DeadlineExceeded, TimbrelError, Unavailable
+from timbrel.serving import tracing
 
 _UNREACHABLE = {str(code) for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)}
 _MISSING = {str(code) for code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED)}
@@ -49,15 +50,20 @@ class TritonModels:
             tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
             tensors.append(tensor)
-        try:
-            result = self._client.infer(
-                model, tensors, model_version=self._version, client_timeout=self._timeout
-            )
-        except InferenceServerException as error:
-            raise self._translated(model, error) from error
-        return {
-            output.name: np.asarray(result.as_numpy(output.name)) for output in result.get_response().outputs
-        }
+        with tracing.inference(model, self._url) as call:
+            try:
+                result = self._client.infer(
+                    model,
+                    tensors,
+                    model_version=self._version,
+                    client_timeout=self._timeout,
+                    headers=call.headers,
+                )
+            except InferenceServerException as error:
+                raise self._translated(model, error) from error
+            response = result.get_response()
+            call.note(model_version=response.model_version)
+        return {output.name: np.asarray(result.as_numpy(output.name)) for output in response.outputs}
 
     def is_ready(self, models: Iterable[str]) -> bool:
         """Whether the server answers and these models are loaded."""

@@ -27,6 +27,8 @@ from timbrel.errors import BundleError, ConfigurationError
 from timbrel.library.exported import read_exported
 from timbrel.library.manifest import FILE_NAME as MANIFEST_NAME
 from timbrel.library.manifest import MODELS, ModelEntry, read_manifest
+from timbrel.serving.triton_devices import for_device
+from timbrel.settings import TritonDevice
 
 _TYPES = {"float32": TYPE_FP32, "int64": TYPE_INT64}
 _BACKEND = Path(__file__).parent / "triton_backends" / "onnxruntime" / "model.py"
@@ -100,7 +102,13 @@ def lay_out_backends(wheel: TritonWheel, folder: Path) -> None:
     shutil.copyfile(_BACKEND, folder / "onnxruntime" / "model.py")
 
 
-def lay_out_models(bundle: Path, configurations: Path, folder: Path, version: int = 1) -> None:
+def lay_out_models(
+    bundle: Path,
+    configurations: Path,
+    folder: Path,
+    version: int = 1,
+    device: TritonDevice = TritonDevice.AUTO,
+) -> None:
     """Write a complete model repository into ``folder``: what a Triton on this or any other host serves.
 
     ``configurations`` holds ``<model>/config.pbtxt``, and where a bundle may have another model under the same name
@@ -118,19 +126,23 @@ def lay_out_models(bundle: Path, configurations: Path, folder: Path, version: in
         if name not in manifest.models:
             raise BundleError(f"the bundle has no model {name}: restore it (git checkout, or dvc repro)")
         entry = manifest.models[name]
-        configuration = text_format.MessageToString(_fitted(configurations / name, entry))
+        fitted = for_device(_fitted(configurations / name, entry), device)
+        configuration = text_format.MessageToString(fitted)
         (folder / name / str(version)).mkdir(parents=True, exist_ok=True)
         path = folder / name / "config.pbtxt"
         if not path.exists():
             path.write_text(configuration)
         elif path.read_text() != configuration:
             raise ConfigurationError(
-                f"the bundle's {name} has other inputs or outputs than the one that is served: restart the service"
+                f"the bundle's {name} has other inputs or outputs than the one that is served: stop the service, "
+                "promote the bundle or name it in TIMBREL_BUNDLE, start the service again"
             )
         shutil.copyfile(bundle / entry.file, folder / name / str(version) / "model.onnx")
 
 
-def lay_out_encoders(exported: Path, configurations: Path, folder: Path) -> list[str]:
+def lay_out_encoders(
+    exported: Path, configurations: Path, folder: Path, device: TritonDevice = TritonDevice.AUTO
+) -> list[str]:
     """Add the encoders of ``exported`` (`timbrel encoders export`) to a model repository; returns their names.
 
     They share the configurations of ``published_encoder``, each with its name and sizes. Raises as ``lay_out_models``.
@@ -140,7 +152,8 @@ def lay_out_encoders(exported: Path, configurations: Path, folder: Path) -> list
         configuration = _fitted(configurations / "published_encoder", encoder.model)
         configuration.name = encoder.name
         (folder / encoder.name / "1").mkdir(parents=True)
-        (folder / encoder.name / "config.pbtxt").write_text(text_format.MessageToString(configuration))
+        written = text_format.MessageToString(for_device(configuration, device))
+        (folder / encoder.name / "config.pbtxt").write_text(written)
         shutil.copyfile(exported / encoder.model.file, folder / encoder.name / "1" / "model.onnx")
         names.append(encoder.name)
     return names

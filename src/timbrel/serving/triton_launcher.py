@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from timbrel.errors import ConfigurationError, TimbrelError, Unavailable
+from timbrel.errors import ConfigurationError, Unavailable
 from timbrel.library.manifest import MODELS
+from timbrel.serving import tracing
 from timbrel.serving.processes import Child, check_port
-from timbrel.serving.triton_files import TritonWheel, lay_out_backends, lay_out_encoders, lay_out_models
+from timbrel.serving.triton_files import TritonWheel, lay_out_backends
+from timbrel.serving.triton_repository import TritonRepository
 from timbrel.settings import Settings
 
 HOST = "127.0.0.1"
@@ -62,11 +64,8 @@ class Triton:
                 f"Triton takes no path with spaces such as {folder}: set TIMBREL_STATE to another"
             )
         lay_out_backends(wheel, folder / "backends")
-        models = folder / "models"
-        lay_out_models(settings.bundle, settings.model_repository, models)
-        encoders: Sequence[str] = ()
-        if settings.encoders is not None:
-            encoders = lay_out_encoders(settings.encoders, settings.model_repository, models)
+        grpc_url = f"{HOST}:{settings.triton_grpc_port}"
+        encoders = TritonRepository(settings, folder / "models", grpc_url).lay_out()
         # One server's regions are told from another's by the prefix, so that leftovers can be removed safely.
         prefix = f"{shared_memory_prefix(os.getpid())}{settings.triton_grpc_port}_"
         command = _command(settings, wheel, folder, prefix, [*MODELS, *encoders])
@@ -83,45 +82,10 @@ class Triton:
         check_triton_ports(self.settings)
         self.child = _started(self.settings, self.command, self.environment, self.folder, again=True)
 
-    def load(self, bundle: Path, version: int) -> None:
-        """Load the models of another bundle beside those that are loaded; returns when they answer.
-
-        Raises as ``lay_out_models``, and Unavailable if they cannot be loaded; none of them is left then.
-        """
-        models = self.folder / "models"
-        try:
-            lay_out_models(bundle, self.settings.model_repository, models, version)
-            self._reload()
-        except (OSError, TimbrelError) as error:
-            self._remove(version)
-            if isinstance(error, OSError):
-                raise Unavailable(
-                    f"the models cannot be written to {models} ({error.strerror}): make room there"
-                ) from None
-            raise
-
-    def unload(self, version: int) -> None:
-        """Take a bundle's models away; requests that they have begun are finished. Raises Unavailable."""
-        self._remove(version)
-        self._reload()
-
-    def _remove(self, version: int) -> None:
-        for name in MODELS:
-            shutil.rmtree(self.folder / "models" / name / str(version), ignore_errors=True)
-
-    def _reload(self) -> None:
-        """Have the server load and unload versions until it has those that are in its folder."""
-        for name in MODELS:
-            address = f"{self.http_url}/v2/repository/models/{name}/load"
-            question = urllib.request.Request(address, data=b"{}", method="POST")
-            try:
-                with urllib.request.urlopen(question, timeout=START_SECONDS):
-                    pass
-            except urllib.error.HTTPError as error:
-                reason = error.read().decode("utf-8", "replace").splitlines()[0][:300]
-                raise Unavailable(f"Triton cannot load the model {name}: {reason}") from None
-            except OSError:
-                raise Unavailable("Triton does not answer: try again in a few seconds") from None
+    @property
+    def repository(self) -> TritonRepository:
+        """What it has loaded, and how it gets another bundle's models."""
+        return TritonRepository(self.settings, self.folder / "models", self.grpc_url)
 
     def is_ready(self) -> bool:
         """Whether the server and all of its models answer."""
@@ -143,7 +107,10 @@ class Triton:
         while not self.is_ready():
             now = time.monotonic()
             if not self.child.running:
-                raise Unavailable(f"Triton ended while starting: {self._reason()} (log: {self.child.log})")
+                raise Unavailable(
+                    f"Triton ended while starting (exit status {self.child.process.returncode}): {self._reason()} "
+                    f"(log: {self.child.log})"
+                )
             check()
             if now - started > timeout:
                 raise Unavailable(f"Triton was not ready after {timeout:.0f} s: see {self.child.log}")
@@ -221,4 +188,5 @@ def _command(
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         "--exit-timeout-secs=10",
         "--disable-auto-complete-config",
+        *tracing.triton_options(settings),
     )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from typing import Any, TypeVar
 
 from timbrel.errors import DeadlineExceeded, Unavailable
+from timbrel.serving import metrics
 
 Result = TypeVar("Result")
 
@@ -22,13 +25,17 @@ class Workshop:
     """Runs functions on ``threads`` threads; at most ``queue`` more may wait.
 
     A thread cannot be stopped: after its deadline a function runs on, unheard, and keeps its place until it is done.
-    So a slow model makes new requests fail fast instead of piling them up.
+    So a slow model makes new requests fail fast instead of piling them up. The metrics show it under its ``name``.
     """
 
-    def __init__(self, *, threads: int, queue: int, deadline_seconds: float) -> None:
+    def __init__(self, name: str, *, threads: int, queue: int, deadline_seconds: float) -> None:
+        self._name = name
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="timbrel")
         self._places = threading.BoundedSemaphore(threads + queue)
         self._deadline = deadline_seconds
+        self._lock = threading.Lock()
+        self._busy = self._waiting = 0
+        metrics.workshop_opened(name, threads + queue)
 
     @property
     def full(self) -> bool:
@@ -44,20 +51,42 @@ class Workshop:
         Raises Unavailable at once if there is no place, DeadlineExceeded after ``deadline_seconds``, or sooner if the
         caller waits only ``within`` seconds.
         """
+        # The thread knows which request it works on, for its log lines and spans.
+        function = partial(copy_context().run, function)
         deadline = self._deadline if within is None else min(self._deadline, within)
         if not self._places.acquire(blocking=False):
             raise busy()
         try:
-            future = self._pool.submit(function)
+            self._count(waiting=1)
+            future = self._pool.submit(self._begun, function)
         except BaseException:
+            self._count(waiting=-1)
             self._places.release()
             raise
-        future.add_done_callback(lambda _: self._places.release())
+        future.add_done_callback(self._left)
         try:
             # Cancelling takes back what no thread has begun.
             return await asyncio.wait_for(asyncio.wrap_future(future), deadline)
         except TimeoutError:
             raise DeadlineExceeded(f"the answer took longer than {deadline:.3g} s: try again later") from None
+
+    def _begun(self, function: Callable[[], Result]) -> Result:
+        self._count(waiting=-1, busy=1)
+        try:
+            return function()
+        finally:
+            self._count(busy=-1)
+
+    def _left(self, future: Future[Any]) -> None:
+        if future.cancelled():  # before a thread began it
+            self._count(waiting=-1)
+        self._places.release()
+
+    def _count(self, *, busy: int = 0, waiting: int = 0) -> None:
+        with self._lock:
+            self._busy += busy
+            self._waiting += waiting
+            metrics.workshop_has(self._name, busy=self._busy, waiting=self._waiting)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from timbrel.errors import ConfigurationError, DataError, TimbrelError
+from timbrel.stages.pictures import curves, draw
 from timbrel.tracking import Record, stage_run
 
 _TRAININGS = ("style", "train")  # steps that leave a curve
@@ -69,8 +70,13 @@ def run_step(
             ship(root)
             return 0
         parameters = wanted.model_dump(mode="json")
-        with stage_run(f"{name}_{step}", parameters, root, curve=step in _TRAININGS) as record:
+        pipeline = path.with_name("dvc.yaml")
+        curve = step in _TRAININGS
+        with stage_run(f"{name}_{step}", parameters, root, curve=curve, pipeline=pipeline) as record:
             steps[step](wanted, root, record)
+            drawn = curves(record.history) if curve else draw(record.stage, root, record.final)
+            for name, figure in drawn.items():
+                record.figure(name, figure)
     except TimbrelError as error:
         print(f"{name} {step}: {error.message}", file=sys.stderr)
         return 1

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from timbrel.errors import DataError
-from timbrel.library.build import MAP_PITCHES
 from timbrel.library.bundle import Bundle, ModelSource
 from timbrel.library.describe import describe_model
+from timbrel.library.describing import MAP_PITCHES
 from timbrel.library.manifest import MODELS, DataSource, Provenance, SearchEntry
 from timbrel.library.model_card import FILE_NAME, TRAININGS, model_card
 from timbrel.params import Params

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from timbrel.encoders import published_search
 from timbrel.encoders.batches import Sounds, join, prepare, some_of_each
 from timbrel.encoders.storage import describe, describe_style, load, save, save_style
 from timbrel.encoders.timbre import Shape, TimbreEncoder, build
@@ -31,6 +32,9 @@ def run(params: Params, root: Path, record: Record) -> None:
     watched = validation(sets[1], params.seed)
     baselines = watched.baselines()
     record.metrics(baselines)
+    if params.encoder.stage1 != "timbre":
+        _published(params, root, watched, baselines, record)
+        return
     encoder, origin, style = _taken(params, root, record) or _trained(params, sets, watched, record)
     figures = watched(encoder.network)
     # The curve that every training leaves is one point where nothing was trained.
@@ -44,6 +48,23 @@ def run(params: Params, root: Path, record: Record) -> None:
         save_style(encoder.style, built, style["metrics"], style["origin"])
     publish_folder(built, target)
     record.artifact(target)
+
+
+def _published(
+    params: Params, root: Path, watched: Validation, baselines: dict[str, float], record: Record
+) -> None:
+    """Measure the networks that others published, and write down which they are: their files stay where they lie."""
+    settings = params.encoder
+    sources = published_search.find(settings.stage1, settings.stage2)
+    encoder = published_search.open_published(settings.stage1, settings.stage2).to(pick_device())
+    graph = published_search.graph(encoder)
+    figures = watched.of(lambda clips: graph.run("", {"audio": clips}))
+    record.metrics(figures, step=0)  # the curve that every training leaves
+    record.metrics({**figures, "parameters": sum(parameter.numel() for parameter in encoder.parameters())})
+    target = root / "data" / "encoder"
+    built = Path(tempfile.mkdtemp(prefix=".encoder.", dir=target.parent))
+    published_search.describe(built, sources, baselines | figures)
+    publish_folder(built, target)
 
 
 def _taken(

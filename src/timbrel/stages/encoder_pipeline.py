@@ -17,11 +17,9 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from timbrel.encoders.batches import some_of_each
 from timbrel.encoders.efficientat import Features, read_published
@@ -48,7 +46,7 @@ from timbrel.encoders.storage import (
     save_style,
 )
 from timbrel.encoders.style_network import WIDTH, StyleNetwork
-from timbrel.encoders.style_picture import FRAMES, StylePicture, heard_frames
+from timbrel.encoders.style_picture import StylePicture, heard_frames
 from timbrel.encoders.style_training import Settings as StyleSettings
 from timbrel.encoders.style_training import standard, train_style, unexplained
 from timbrel.encoders.timbre import Shape, build
@@ -59,10 +57,10 @@ from timbrel.notes.collect import collect_notes
 from timbrel.notes.noteset import Note, NoteSet, publish_folder
 from timbrel.notes.plan import NotePlan
 from timbrel.notes.recordings import find_recordings, read_recording
-from timbrel.params import Amount, Midi, Positive, Rate, Section, Share, Velocity
 from timbrel.published import find
 from timbrel.stages import apart
 from timbrel.stages.encoder import validation
+from timbrel.stages.encoder_settings import Settings, Taken
 from timbrel.stages.progress import every_few_seconds
 from timbrel.tracking import Record
 from timbrel.training import pick_device, seed_everything
@@ -88,84 +86,6 @@ CALIBRATED = 6_144
 BATCH = 64
 # Where the pitch of a recording would stand: far from all notes, near other recordings.
 UNPITCHED = -100.0
-
-
-class Corpus(Section):
-    """``soundfonts`` and ``recordings`` (folders) that are not there are left out, and named in the report."""
-
-    seed: Annotated[int, Field(ge=0)]
-    soundfonts: tuple[str, ...]
-    max_presets: Positive
-    pitches: Annotated[tuple[Midi, ...], Field(min_length=2)]
-    velocity: Velocity
-    recordings: tuple[str, ...]
-
-
-class Taken(Section):
-    """Of each instrument of a source: ``notes`` as they are, and how many also ``resampled`` and ``reshaped``."""
-
-    notes: Positive
-    resampled: Annotated[int, Field(ge=0)]
-    reshaped: Annotated[int, Field(ge=0)]
-
-
-class Examples(Section):
-    """What is taken of each source; ``components``: principal components of the teacher's style."""
-
-    seed: Annotated[int, Field(ge=0)]
-    components: Positive
-    notes: Taken
-    patches: Taken
-    wide: Taken
-    synthetic: Taken
-    presets: Taken
-    recordings: Taken
-
-
-class Style(Section):
-    """As in ``style_training.Settings``."""
-
-    seed: Annotated[int, Field(ge=0)]
-    steps: Positive
-    batch: Positive
-    crop: Annotated[int, Field(ge=40, le=FRAMES)]
-    apart_share: Share
-    normalised_share: Share
-    learning_rate: Rate
-    style_weight: Amount
-    noisy_share: Share
-
-
-class Readout(Section):
-    """``size``: of a style."""
-
-    seed: Annotated[int, Field(ge=0)]
-    size: Positive
-
-
-class Training(Section):
-    """``scaffold``: its hidden width; ``scaffold_weight``: worth of its loss against that of the contrast."""
-
-    seed: Annotated[int, Field(ge=0)]
-    channels: tuple[Positive, Positive, Positive, Positive]
-    embedding_size: Positive
-    scaffold: Positive
-    steps: Positive
-    batch_instruments: Positive
-    learning_rate: Rate
-    temperature: Rate
-    scaffold_weight: Amount
-    near_pitch_share: Share
-
-
-class Settings(Section):
-    """``pipelines/encoder/params.yaml``."""
-
-    corpus: Corpus
-    examples: Examples
-    style: Style
-    readout: Readout
-    training: Training
 
 
 def corpus(settings: Settings, root: Path, record: Record) -> None:

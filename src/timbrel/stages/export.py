@@ -9,7 +9,7 @@ from typing import Any
 
 from timbrel.codec import kinds
 from timbrel.encoders import export as encoder_export
-from timbrel.encoders import storage
+from timbrel.encoders import published_search, storage
 from timbrel.files import atomic_write, sha256_of
 from timbrel.library.manifest import MODELS
 from timbrel.notes.noteset import publish_folder
@@ -34,7 +34,13 @@ def run(params: Params, root: Path, record: Record) -> None:
     target = data / "models"
     built = Path(tempfile.mkdtemp(prefix=".models.", dir=data))
     kinds.export_codec(data / "codec", built)
-    difference = encoder_export.export(storage.load(data / "encoder"), built / "timbre_encoder.onnx")
+    published = published_search.described(data / "encoder")
+    encoder = (
+        published_search.open_published(*(source.name for source in published))
+        if published
+        else storage.load(data / "encoder")
+    )
+    difference = encoder_export.export(encoder, built / "timbre_encoder.onnx")
     vae, _ = load_vae(data / "vae")
     pgesam_export.export_map_encoder(vae, built / "map_encoder.onnx")
     generator, facts = load_generator(data / "generator")
@@ -45,7 +51,11 @@ def run(params: Params, root: Path, record: Record) -> None:
     codec_source, codec_licence = kinds.provenance(data / "codec")
     for name in MODELS:
         source, licence = codec_source, codec_licence
-        if name in SOURCES:
+        if name == "timbre_encoder" and published:
+            source, licence = (
+                _joined([getattr(each, key) for each in published]) for key in ("told", "licence")
+            )
+        elif name in SOURCES:
             folder, what = SOURCES[name]
             digest = sha256_of(data / folder / f"{folder}.safetensors")
             origin = storage.describe(data / folder)["origin"] if folder == "encoder" else {}
@@ -58,3 +68,8 @@ def run(params: Params, root: Path, record: Record) -> None:
     with atomic_write(built / "models.json") as handle:
         handle.write((json.dumps(description, indent=2) + "\n").encode())
     publish_folder(built, target)
+
+
+def _joined(parts: list[str]) -> str:
+    """Of both stages, once where they say the same."""
+    return "; ".join(dict.fromkeys(parts))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from timbrel.distributed import join, lowers_precision
 from timbrel.notes.noteset import NoteSet, publish_folder
 from timbrel.pgesam import weights
 from timbrel.pgesam.comparison import compare
@@ -23,7 +24,6 @@ from timbrel.pgesam.generator_training import (
 from timbrel.pgesam.plots import draw_curves, draw_pairs
 from timbrel.pgesam.vae import load_vae
 from timbrel.pgesam.vae_training import encode
-from timbrel.training import pick_device
 
 if TYPE_CHECKING:
     from timbrel.params import Params
@@ -42,50 +42,55 @@ def run(params: Params, root: Path, record: Record) -> None:
     embeddings = np.load(root / "data" / "embeddings" / "embeddings.npy", mmap_mode="r", allow_pickle=False)
     notes = map_notes(NoteSet.open(root / "data" / "notes").notes, velocity=None)
     vae, _ = load_vae(root / "data" / "vae")
-    device = pick_device()
-    vae = vae.to(device)
-    notes, encoded = at_main_velocity(notes, encode(vae, embeddings, notes.row, device))
-    shape = GeneratorShape(
-        width=settings.width,
-        heads=settings.heads,
-        condition_layers=settings.condition_layers,
-        decoder_layers=settings.decoder_layers,
-        feedforward=settings.feedforward,
-        frames=settings.frames,
-        frames_per_token=settings.frames_per_token,
-        dimensions=embeddings.shape[2],
-        dropout=settings.dropout,
-        map_dimensions=vae.shape.map_dimensions,
-    )
-    training = GeneratorTraining(
-        steps=settings.steps,
-        batch=settings.batch,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup_steps=settings.warmup_steps,
-        frame_weight=settings.frame_weight,
-        condition_noise=settings.condition_noise,
-        input_noise=settings.input_noise * _spread(embeddings, notes),
-        input_dropout=settings.input_dropout,
-        evaluate_every=settings.evaluate_every,
-        seed=params.seed,
-    )
-    history: list[tuple[int, dict[str, float]]] = []
+    with join(params.hardware.device) as group:
+        device = group.device
+        vae = vae.to(device)
+        notes, encoded = at_main_velocity(notes, encode(vae, embeddings, notes.row, device))
+        shape = GeneratorShape(
+            width=settings.width,
+            heads=settings.heads,
+            condition_layers=settings.condition_layers,
+            decoder_layers=settings.decoder_layers,
+            feedforward=settings.feedforward,
+            frames=settings.frames,
+            frames_per_token=settings.frames_per_token,
+            dimensions=embeddings.shape[2],
+            dropout=settings.dropout,
+            map_dimensions=vae.shape.map_dimensions,
+        )
+        training = GeneratorTraining(
+            steps=settings.steps,
+            batch=settings.batch,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            warmup_steps=settings.warmup_steps,
+            frame_weight=settings.frame_weight,
+            condition_noise=settings.condition_noise,
+            input_noise=settings.input_noise * _spread(embeddings, notes),
+            input_dropout=settings.input_dropout,
+            evaluate_every=settings.evaluate_every,
+            seed=params.seed,
+        )
+        history: list[tuple[int, dict[str, float]]] = []
 
-    def report(step: int, metrics: dict[str, float]) -> None:
-        history.append((step, metrics))
-        record.metrics(metrics, step=step)
+        def report(step: int, metrics: dict[str, float]) -> None:
+            history.append((step, metrics))
+            record.metrics(metrics, step=step)
 
-    generator = train_generator(
-        embeddings,
-        notes,
-        encoded,
-        shape=shape,
-        training=training,
-        report=report,
-        device=device,
-        checkpoint=record.checkpoint,
-    )
+        generator = train_generator(
+            embeddings,
+            notes,
+            encoded,
+            shape=shape,
+            training=training,
+            report=report,
+            device=device,
+            checkpoint=group.same(record.checkpoint),
+            group=group,
+            bfloat16=lowers_precision(params.hardware.precision, device),
+        )
+    if not group.leads:
+        return
 
     final = compare(generator, vae, embeddings, notes, encoded, device, seed=params.seed)
     if "validation.embedding_mse.transformer" in final:

@@ -10,7 +10,7 @@ import numpy as np
 from timbrel.library import hubness
 from timbrel.library.build import build_index
 from timbrel.library.tables import read_patches, read_renders
-from timbrel.params import Params
+from timbrel.params import Index, Params
 from timbrel.tracking import Record
 
 TOLD_EVERY_SECONDS = 3.0
@@ -18,8 +18,20 @@ TOLD_EVERY_SECONDS = 3.0
 
 def run(params: Params, root: Path, record: Record) -> None:
     """data/library -> data/index: index.json, the data file it names, and scales.npy."""
-    library, target = root / "data" / "library", root / "data" / "index"
-    settings = params.index
+    index_library(
+        root / "data" / "library",
+        root / "data" / "index",
+        params.index,
+        window=params.library.window_semitones,
+        stage1_share=params.library.stage1_share,
+        record=record,
+    )
+
+
+def index_library(
+    library: Path, target: Path, settings: Index, *, window: int, stage1_share: float, record: Record
+) -> None:
+    """Index the library in a folder into ``target``; ``window`` and ``stage1_share`` are those of searches."""
     index = build_index(library, plan=settings.plan, target_recall=settings.target_recall)
     index.save(target)
     sizes = [len(index.ids_within(pitch, 0)) for pitch in index.semitones]
@@ -40,8 +52,8 @@ def run(params: Params, root: Path, record: Record) -> None:
         patch_of=np.array([number[render.patch_id] for render in renders]),
         stage1=np.load(library / "stage1.npy", allow_pickle=False),
         stage2=np.load(library / "stage2.npy", allow_pickle=False),
-        window=params.library.window_semitones,
-        stage1_share=params.library.stage1_share,
+        window=window,
+        stage1_share=stage1_share,
         progress=progress,
     )
     hubness.save_scales(target, scales)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from timbrel.codec.spectrum_weights import spectrum_weights
+from timbrel.distributed import join, lowers_precision
 from timbrel.files import atomic_write
 from timbrel.notes.noteset import NoteSet, publish_folder
 from timbrel.pgesam import weights
@@ -19,7 +20,6 @@ from timbrel.pgesam.evaluation import family_accuracy, map_statistics
 from timbrel.pgesam.plots import draw_curves, draw_map
 from timbrel.pgesam.vae import VaeShape
 from timbrel.pgesam.vae_training import VaeTraining, encode, evaluate, train_vae
-from timbrel.training import pick_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,18 +51,23 @@ def run(params: Params, root: Path, record: Record) -> None:
         history.append((step, metrics))
         record.metrics(metrics, step=step)
 
-    device = pick_device()
-    vae = train_vae(
-        embeddings,
-        notes,
-        shape=shape,
-        training=training,
-        curriculum=curriculum,
-        report=report,
-        device=device,
-        spectrum=spectrum,
-        checkpoint=record.checkpoint,
-    )
+    with join(params.hardware.device) as group:
+        device = group.device
+        vae = train_vae(
+            embeddings,
+            notes,
+            shape=shape,
+            training=training,
+            curriculum=curriculum,
+            report=report,
+            device=device,
+            spectrum=spectrum,
+            checkpoint=group.same(record.checkpoint),
+            group=group,
+            bfloat16=lowers_precision(params.hardware.precision, device),
+        )
+    if not group.leads:
+        return
 
     final: dict[str, float] = {
         "notes_used": float(len(notes)),

@@ -5,6 +5,8 @@
         record.metrics({"loss": 0.1}, step=50)     # a curve
         record.metrics({"lsd_db": 7.9})            # a final figure
 
+Its data sets are those that dvc.yaml names, those it made included; in a pipeline it is a child of the pipeline's run.
+
 On a clean exit the run is FINISHED and the metrics are also written to ``reports/stages/<stage>.json`` (and, when
 there were steps, ``reports/history/<stage>.csv``). On an exception the run is FAILED, on
 Ctrl-C or SIGTERM it is KILLED, and no report is written.
@@ -14,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -23,15 +24,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timbrel.files import sha256_of
+from timbrel.tracking.checkout import Checkout, Stage, stages, tags
+from timbrel.tracking.checkout import flatten as flatten
+from timbrel.tracking.dvc_process import this_process
+from timbrel.tracking.pipeline_run import PARENT, PROCESS, join, tell
 from timbrel.tracking.report import History, write_history, write_summary
-from timbrel.tracking.store import open_store
+from timbrel.tracking.store import log_params, open_store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow.tracking import MlflowClient
 
 PROGRESS_SECONDS = 3.0
-BATCH = 100  # MLflow takes at most 100 parameters in one call
 
 
 class Record:
@@ -46,6 +50,7 @@ class Record:
         self.history: History = {}
         self._client = client
         self._root = root
+        self._named: set[Path] = set()
         self._inputs = [json.dumps(parameters, sort_keys=True, default=str)]
         self._started = time.monotonic()
         self._told_at = float("-inf")
@@ -90,14 +95,21 @@ class Record:
         self._client.log_figure(self.run_id, figure, f"plots/{name}.png")
 
     def dataset(self, name: str, path: Path) -> None:
-        """Name a file or folder that the stage reads, by the hash of its content."""
-        from mlflow.entities import Dataset, DatasetInput
+        """Name a file or folder that the stage reads, by the hash of its content; once, under the first name."""
+        if path not in self._named:
+            digest = self._data(name, path, "input")
+            self._inputs.append(f"{name} {digest}")
 
+    def _data(self, name: str, path: Path, context: str) -> str:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        self._named.add(path)
         source = json.dumps({"uri": _relative(path, self._root)})
         digest = content_hash(path)
-        self._inputs.append(f"{name} {digest}")
         entry = Dataset(name=name, digest=digest[:32], source_type="local", source=source)
-        self._client.log_inputs(self.run_id, datasets=[DatasetInput(entry, [])])
+        named = DatasetInput(entry, [InputTag("mlflow.data.context", context)])
+        self._client.log_inputs(self.run_id, datasets=[named])
+        return digest
 
     def artifact(self, path: Path) -> None:
         """Keep a copy of a file or folder with the run."""
@@ -118,28 +130,41 @@ class Record:
 
 @contextmanager
 def stage_run(
-    stage: str, parameters: Mapping[str, object], root: Path, *, curve: bool = True
+    stage: str,
+    parameters: Mapping[str, object],
+    root: Path,
+    *,
+    curve: bool = True,
+    pipeline: Path = Path("dvc.yaml"),
 ) -> Iterator[Record]:
     """Open the run of ``stage`` in the store of the checkout at ``root``.
 
     Without ``curve``, values with a step only tell how far the stage is: MLflow keeps them, the report does not.
 
     ``parameters`` are nested plain values; they are logged under their dotted paths. The run also carries the git
-    revision, whether the tree had changes, and the hash of ``dvc.lock``.
+    revision, whether the tree had changes, and the hash of ``dvc.lock``; the data sets are as ``pipeline`` says.
     """
-    from mlflow.entities import Param
-
     client, experiment = open_store(root)
-    of_stage = {"timbrel.stage": stage, "mlflow.source.name": f"timbrel.stages {stage}"}
-    run = client.create_run(experiment, run_name=stage, tags=tags(root) | of_stage)
+    parent = join(client, experiment, root)
+    about = {
+        "timbrel.stage": stage,
+        "mlflow.source.name": f"timbrel.stages {stage}",
+        PROCESS: str(this_process()),
+    }
+    run = client.create_run(experiment, run_name=stage, tags=tags(root) | about | parent)
     record = Record(stage=stage, client=client, run_id=run.info.run_id, root=root, parameters=parameters)
+    paths = stages(Checkout(root), pipeline).get(stage, Stage((), ()))
     try:
-        params = [Param(name, str(value)) for name, value in flatten(parameters).items()]
-        for start in range(0, len(params), BATCH):
-            client.log_batch(record.run_id, params=params[start : start + BATCH])
+        log_params(client, record.run_id, flatten(parameters))
+        for name, path in _data_sets(root, paths.inputs):
+            record.dataset(name, path)
         yield record
         client.set_tag(record.run_id, "timbrel.device", device())
-        _write_reports(record, root, curve)
+        for name, path in _data_sets(root, paths.outputs):
+            record._data(name, path, "output")
+        figures = _write_reports(record, root, curve)
+        if parent:
+            tell(client, parent[PARENT], stage, figures)
     except BaseException as error:
         # Ctrl-C and the end of the process are no failure of the stage.
         client.set_terminated(record.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
@@ -147,15 +172,10 @@ def stage_run(
     client.set_terminated(record.run_id, "FINISHED")
 
 
-def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """``{"a": {"b": 1}}`` → ``{"a.b": 1}``; lists stay whole."""
-    flat: dict[str, object] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+def _data_sets(root: Path, paths: tuple[str, ...]) -> list[tuple[str, Path]]:
+    """Those of the paths that are there and are no reports, by name: ``data/notes`` is ``notes``."""
+    chosen = [path for path in paths if not path.startswith("reports/") and (root / path).exists()]
+    return [(path.removeprefix("data/"), root / path) for path in chosen]
 
 
 def content_hash(path: Path) -> str:
@@ -176,39 +196,15 @@ def device() -> str:
     return "cpu"
 
 
-def _write_reports(record: Record, root: Path, curve: bool) -> None:
+def _write_reports(record: Record, root: Path, curve: bool) -> dict[str, float]:
+    """Returns the final figures: without ``curve``, less those that only told how far the stage was."""
     steps = set() if curve else {name for row in record.history.values() for name in row}
     metrics = {name: value for name, value in record.final.items() if name not in steps}
     summary = root / "reports" / "stages" / f"{record.stage}.json"
     write_summary(summary, seconds=record.seconds, device=device(), metrics=metrics)
     if curve and record.history:
         write_history(root / "reports" / "history" / f"{record.stage}.csv", record.history)
-
-
-def tags(root: Path) -> dict[str, str]:
-    """What a run says of the checkout at ``root``: git revision, whether the tree had changes, hash of ``dvc.lock``."""
-    found = {"mlflow.source.type": "LOCAL"}
-    revision = _git(root, "rev-parse", "HEAD")
-    if revision:
-        found["mlflow.source.git.commit"] = revision
-        found["timbrel.dirty"] = str(
-            bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
-        ).lower()
-    lock = root / "dvc.lock"
-    if lock.exists():
-        found["timbrel.dvc_lock"] = sha256_of(lock)
-    return found
-
-
-def _git(root: Path, *arguments: str) -> str:
-    """Output of a git command; empty where there is no git or no repository."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return metrics
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timbrel.tracking.record import BATCH, flatten, tags
-from timbrel.tracking.store import open_store
+from timbrel.tracking.checkout import flatten, tags
+from timbrel.tracking.dvc_process import this_process
+from timbrel.tracking.pipeline_run import PARENT, PROCESS
+from timbrel.tracking.store import log_params, open_store
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -40,7 +42,7 @@ class StudyRecord:
         from mlflow.entities import Metric, Param
 
         words = {f"figure.{key}": value for key, value in figures.items() if isinstance(value, str)}
-        about = {"mlflow.parentRunId": self.run_id, "timbrel.study": self.study, **words}
+        about = {PARENT: self.run_id, "timbrel.study": self.study, **words}
         child = self._client.create_run(self._experiment, run_name=name, tags=about)
         now = int(time.time() * 1000)
         self._client.log_batch(
@@ -64,17 +66,15 @@ def study_run(study: str, parameters: Mapping[str, object], root: Path) -> Itera
     """
     try:
         client, experiment = open_store(root)
-        from mlflow.entities import Param
     except ImportError:
         print(f"[{study}] MLflow is not installed: the files are written, no run is recorded", flush=True)
         yield StudyRecord(study, None, "", "")
         return
     source = {"timbrel.study": study, "mlflow.source.name": f"timbrel.studies {study}"}
-    run = client.create_run(experiment, run_name=f"study {study}", tags=tags(root) | source)
+    about = tags(root) | source | {PROCESS: str(this_process())}
+    run = client.create_run(experiment, run_name=f"study {study}", tags=about)
     try:
-        params = [Param(name, str(value)) for name, value in flatten(parameters).items()]
-        for start in range(0, len(params), BATCH):
-            client.log_batch(run.info.run_id, params=params[start : start + BATCH])
+        log_params(client, run.info.run_id, flatten(parameters))
         yield StudyRecord(study, client, experiment, run.info.run_id)
     except BaseException as error:
         client.set_terminated(run.info.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
