@@ -83,7 +83,7 @@ def search(audio: Annotated[bytes, File()], k: int = 10) -> dict[str, object]:
     rows = rows[np.isfinite(distances[rows])]
     matches = two_stage.order(
         Found(rows, distances[rows]),
-        query=second[0], stage2=bundle.stage2, patch_of=group_of, k=k, scales=bundle.scales,
+        query=second[0], stage2=bundle.styles, patch_of=group_of, k=k, scales=bundle.scales,
         stage1_share=bundle.manifest.search.stage1_share,
     )  # fmt: skip
     hits = []

@@ -17,8 +17,10 @@ from timbrel.encoders.examples import Example
 from timbrel.encoders.frontend import clip
 from timbrel.encoders.style_network import WIDTH, StyleNetwork
 from timbrel.encoders.timbre import Shape, build
+from timbrel.encoders.within_class import whitening
 from timbrel.errors import ConfigurationError, DataError
 from timbrel.notes.noteset import Note
+from timbrel.notes.shaping import draw_shape
 from timbrel.stages import encoder_pipeline
 from timbrel.stages.apart import read_settings
 from timbrel.stages.encoder_settings import Readout, Settings, Taken
@@ -96,8 +98,14 @@ def test_the_readout_takes_blocks_as_they_were_trained(
         + 0.01 * rng.standard_normal(len(time))
         for hertz in np.geomspace(100.0, 2_000.0, 24)
     ]
-    heard = [Example(row, f"i{row}", 60.0) for row in range(24)]
-    sources = {"tones": ((lambda row: sounds[row].astype(np.float32)), heard)}
+    heard = [Example(row, f"i{row // 4}", 60.0) for row in range(24)]
+    # The same sounds, of which nobody knows whose they are, say nothing of how an instrument changes.
+    strange = [Example(row, "recording", 60.0) for row in range(24)]
+
+    def audio(row: int) -> np.ndarray:
+        return sounds[row].astype(np.float32)
+
+    sources = {"notes": (audio, heard), "recordings": (audio, strange)}
     monkeypatch.setattr(encoder_pipeline, "_sources", lambda *given: sources)
     record = Listening()
     encoder_pipeline.readout(settings, tmp_path, record)  # type: ignore[arg-type]
@@ -111,7 +119,16 @@ def test_the_readout_takes_blocks_as_they_were_trained(
         clips = np.stack([clip(sound.astype(np.float32)) for sound in sounds])
         styles = network(torch.from_numpy(clips))
     np.testing.assert_allclose(styles.mean(dim=0), 0.0, atol=2e-3)
+    expected = whitening(styles.numpy(), np.arange(24) // 4)
+    np.testing.assert_allclose(network.whitening, expected, atol=5e-3)
     assert float(styles.square().sum(dim=1).mean()) == pytest.approx(1.0, rel=2e-2)
+
+
+def test_only_notes_as_they_were_played_show_how_an_instrument_changes() -> None:
+    plain, faster = Example(0, "i", 60.0), Example(0, "i+resampled", 62.0, semitones=2.0)
+    reshaped = Example(0, "i+reshaped", 60.0, shape=draw_shape(np.random.default_rng(0)))
+    sources = dict.fromkeys(("notes", "patches", "wide"), (np.zeros, [plain, faster, reshaped]))
+    assert encoder_pipeline._as_played(sources) == dict.fromkeys(("notes", "patches"), (np.zeros, [plain]))
 
 
 def test_only_whole_weights_are_shipped(tmp_path: Path) -> None:

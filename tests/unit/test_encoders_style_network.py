@@ -23,6 +23,7 @@ from timbrel.encoders.style_picture import (
     white_noise,
 )
 from timbrel.encoders.style_training import Settings, draw, in_noise, standard, train_style, unexplained
+from timbrel.encoders.within_class import whitening
 
 TIME = np.arange(CLIP_SAMPLES) / SAMPLE_RATE
 
@@ -87,6 +88,12 @@ def test_a_style_has_unit_variance_and_is_bounded() -> None:
     np.testing.assert_allclose(style.mean(dim=0), 0.0, atol=1e-3)
     assert float(style.square().sum(dim=1).mean()) == pytest.approx(1.0, rel=1e-2)
     assert torch.equal(network.axes, network.axes.half().float())
+    assert torch.equal(network.whitening, torch.eye(6))
+    instruments = np.repeat(np.arange(60), 5)
+    network.whiten(raw, instruments)
+    expected = whitening(style.double().numpy(), instruments)
+    np.testing.assert_allclose(network.whitening, expected, atol=2e-3)
+    assert torch.equal(network.whitening, network.whitening.half().float())
     # However far off a channel is: no further than its weight.
     raw[:, 17] += 1e6
     assert float(network.bounded(raw).abs()[:, 17].max()) == pytest.approx(float(network.bounded.weight[17]))

@@ -73,6 +73,9 @@ def test_stages_on_instruments_by_hand() -> None:
     assert found["stage1"] == {"top1": 0.75, "top5": 1.0}
     assert found["exhaustive"] == found["exhaustive, unscaled"] == {"top1": 1.0, "top5": 1.0}
     assert found["two_stage"]["25"] == {"top1": 1.0, "top5": 1.0, "overlap10": 1.0}
+    # Where only the first axis is compared, 150 and 180 degrees are one, and of the second instrument nothing is left.
+    bent = stages(stage1, stage2, notes, window=1.0, whitening=np.array([[1.0, 0.0], [0.0, 0.0]]))
+    assert bent["stage2"] == {"top1": 0.75, "top5": 1.0}
 
 
 def write_nsynth(folder: Path) -> None:

@@ -16,6 +16,7 @@ from timbrel.errors import BundleError
 from timbrel.library import hubness, two_stage
 from timbrel.library.bundle import Bundle
 from timbrel.library.index import Found, PitchIndex
+from timbrel.library.styles import Styles
 from timbrel.library.tables import Render
 
 
@@ -60,7 +61,7 @@ def test_neighbours_are_other_patches_near_the_pitch() -> None:
     ]
     index = PitchIndex.build(vectors, np.array([each.f0_midi for each in renders]), encoder="e")
     scales = hubness.library_scales(
-        index, renders, patch_of=patch_of, stage1=vectors, stage2=vectors, window=12
+        index, renders, patch_of=patch_of, stage1=vectors, stage2=Styles(vectors), window=12
     )
 
     def away(degrees: float) -> float:
@@ -87,7 +88,9 @@ def test_the_order_follows_the_scaled_distance_and_the_plain_one_is_told() -> No
     found = Found(np.array([0, 1]), np.array([0.1, 0.2], np.float32))
     query = on_circle(0)[0]
     scales = np.array([0.5, 2.0], np.float32)
-    matches = two_stage.order(found, query=query, stage2=stage2, patch_of=np.arange(2), k=2, scales=scales)
+    matches = two_stage.order(
+        found, query=query, stage2=Styles(stage2), patch_of=np.arange(2), k=2, scales=scales
+    )
     plain = [1 - math.cos(math.radians(30)), 1 - math.cos(math.radians(20))]
     assert [match.row for match in matches] == [1, 0]
     assert [match.stage2_distance for match in matches] == pytest.approx(plain, abs=1e-6)
@@ -99,7 +102,7 @@ def test_what_equals_the_query_stays_first() -> None:
     found = Found(np.array([0, 1]), np.array([0.1, 0.1], np.float32))
     scales = np.array([hubness.LEAST, 100.0], np.float32)
     matches = two_stage.order(
-        found, query=stage2[0], stage2=stage2, patch_of=np.arange(2), k=2, scales=scales
+        found, query=stage2[0], stage2=Styles(stage2), patch_of=np.arange(2), k=2, scales=scales
     )
     assert [match.row for match in matches] == [0, 1]
 
@@ -115,7 +118,7 @@ def test_equal_scales_change_no_order(seed: int, count: int, scale: float) -> No
 
     def order(scales: np.ndarray | None) -> list[tuple[int, float, float]]:
         matches = two_stage.order(
-            found, query=stage2[0], stage2=stage2, patch_of=patch_of, k=count, scales=scales
+            found, query=stage2[0], stage2=Styles(stage2), patch_of=patch_of, k=count, scales=scales
         )
         return [(match.row, match.stage1_distance, match.stage2_distance) for match in matches]
 

@@ -13,6 +13,7 @@ from timbrel.errors import InputError
 from timbrel.library import two_stage
 from timbrel.library.coverage import SHARE, WIDEST, Coverage
 from timbrel.library.index import Found, PitchIndex, semitone
+from timbrel.library.styles import Styles
 from timbrel.library.tables import Render
 
 
@@ -39,7 +40,7 @@ def test_with_all_candidates_the_order_is_that_of_exhaustive_stage_2(
     index = PitchIndex.build(stage1, np.full(count, 60.0), encoder="e")
 
     found = index.query(query1, pitch=60, window=0, k=count)
-    matches = two_stage.order(found, query=query2, stage2=stage2, patch_of=patch_of, k=k)
+    matches = two_stage.order(found, query=query2, stage2=Styles(stage2), patch_of=patch_of, k=k)
 
     distances = np.maximum(1 - stage2.astype(np.float32) @ query2, 0)
     best = {int(p): float(distances[patch_of == p].min()) for p in np.unique(patch_of)}
@@ -57,7 +58,7 @@ def test_stage_one_has_as_much_say_as_its_share() -> None:
 
     def ordered(share: float, scales: np.ndarray | None = None) -> list[tuple[int, float]]:
         matches = two_stage.order(
-            found, query=np.array([1, 0], np.float32), stage2=stage2, patch_of=np.arange(2), k=2,
+            found, query=np.array([1, 0], np.float32), stage2=Styles(stage2), patch_of=np.arange(2), k=2,
             stage1_share=share, scales=scales,
         )  # fmt: skip
         return [(match.row, round(match.distance, 3)) for match in matches]
@@ -84,7 +85,7 @@ def test_each_patch_appears_once_with_its_best_render() -> None:
     stage2 = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1]], np.float16)
     found = Found(np.array([3, 2, 1, 0]), np.array([0.1, 0.2, 0.3, 0.4], np.float32))
     matches = two_stage.order(
-        found, query=np.array([0, 1], np.float32), stage2=stage2, patch_of=np.array([0, 1, 0, 1]), k=5
+        found, query=np.array([0, 1], np.float32), stage2=Styles(stage2), patch_of=np.array([0, 1, 0, 1]), k=5
     )
     assert [(match.row, match.stage1_distance) for match in matches] == [
         (3, pytest.approx(0.1)),
@@ -97,7 +98,7 @@ def test_ties_go_to_stage_1_then_to_the_row() -> None:
     stage2 = np.tile(np.array([[1, 0]], np.float16), (3, 1))
     found = Found(np.array([2, 0, 1]), np.array([0.5, 0.1, 0.1], np.float32))
     matches = two_stage.order(
-        found, query=np.array([1, 0], np.float32), stage2=stage2, patch_of=np.arange(3), k=3
+        found, query=np.array([1, 0], np.float32), stage2=Styles(stage2), patch_of=np.arange(3), k=3
     )
     assert [match.row for match in matches] == [0, 1, 2]
 
@@ -106,7 +107,7 @@ def test_no_candidates_no_hits() -> None:
     nothing = Found(np.empty(0, np.int64), np.empty(0, np.float32))
     query = np.array([1, 0], np.float32)
     stage2 = np.zeros((3, 2), np.float16)
-    assert two_stage.order(nothing, query=query, stage2=stage2, patch_of=np.arange(3), k=3) == ()
+    assert two_stage.order(nothing, query=query, stage2=Styles(stage2), patch_of=np.arange(3), k=3) == ()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,9 @@ def test_no_candidates_no_hits() -> None:
 def test_a_query_that_does_not_fit_is_refused(query: np.ndarray, message: str) -> None:
     found = Found(np.array([0]), np.array([0.5], np.float32))
     with pytest.raises(InputError, match=message):
-        two_stage.order(found, query=query, stage2=np.zeros((3, 2), np.float16), patch_of=np.arange(3), k=1)
+        two_stage.order(
+            found, query=query, stage2=Styles(np.zeros((3, 2), np.float16)), patch_of=np.arange(3), k=1
+        )
 
 
 @settings(deadline=None)

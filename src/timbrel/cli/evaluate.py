@@ -169,15 +169,19 @@ def _instruments(
     from timbrel.evaluation.report import protocol_part
 
     vectors = instruments.embed_notes(labelled, _every_encoder(engine), progress)
-    share = engine.bundle.manifest.search.stage1_share
-    figures = instruments.measure(vectors, labelled.labels, window=window, stage1_share=share)
+    stage1_share, whitening = engine.bundle.manifest.search.stage1_share, engine.bundle.styles.whitening
+    figures = instruments.measure(
+        vectors, labelled.labels, window=window, stage1_share=stage1_share, whitening=whitening
+    )
     stage1, stage2 = (vectors[name] for name in BUNDLED)
     content = {
         **about,
         "bundle": engine.bundle.id,
         "encoder": SEARCH,
         **instruments.headline(figures[SEARCH]),
-        "stages": instruments.stages(stage1, stage2, labelled.labels, window=window, stage1_share=share),
+        "stages": instruments.stages(
+            stage1, stage2, labelled.labels, window=window, stage1_share=stage1_share, whitening=whitening
+        ),
         "by_encoder": figures,
     }
     beside = {name: instruments.headline(figures[name]) for name in baselines(figures)}

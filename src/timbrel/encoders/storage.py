@@ -27,7 +27,7 @@ from timbrel.files import atomic_write, sha256_of
 WEIGHTS, SIDECAR = "encoder.safetensors", "encoder.json"
 STYLE_WEIGHTS, STYLE_SIDECAR = "style.safetensors", "style.json"
 FEATURES_WEIGHTS, FEATURES_SIDECAR = "features.safetensors", "features.json"
-_FORMAT, _STYLE_FORMAT = "timbrel-timbre-network-3", "timbrel-style-network-2"
+_FORMAT, _STYLE_FORMAT = "timbrel-timbre-network-3", "timbrel-style-network-3"
 _FEATURES_FORMAT = "timbrel-style-features-1"
 _AGAIN = "run the encoder stage again"
 Network = TypeVar("Network", bound=nn.Module)

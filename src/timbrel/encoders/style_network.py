@@ -23,6 +23,7 @@ from timbrel.encoders.fine_spectrum import FineSpectrum
 from timbrel.encoders.picture_statistics import SIZES, PictureStatistics
 from timbrel.encoders.style import statistics
 from timbrel.encoders.style_picture import StylePicture, heard_frames
+from timbrel.encoders.within_class import whitening
 
 WIDTH = 0.4
 PICTURE_WEIGHTS = {"spectrum": 12.0, "attack": 13.0, "course": 18.0, "modulation": 8.0, "deviation": 5.0}
@@ -42,6 +43,8 @@ class StyleNetwork(nn.Module):
 
     centre: Tensor
     axes: Tensor
+    whitening: Tensor
+    """[s, s], for who asks for the same instrument (``within_class``); no part of a style."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -59,6 +62,7 @@ class StyleNetwork(nn.Module):
         width = len(self.bounded.weight)
         self.register_buffer("centre", torch.zeros(width))
         self.register_buffer("axes", torch.eye(width, size))
+        self.register_buffer("whitening", torch.eye(size))
 
     @property
     def size(self) -> int:
@@ -98,6 +102,14 @@ class StyleNetwork(nn.Module):
         # In numbers that half precision holds: the exported file is so much smaller.
         self.axes.copy_((turned / variance[chosen].sum().sqrt()).half())
         return float(variance[chosen].sum() / variance.sum())
+
+    @torch.no_grad()
+    def whiten(self, raw: Tensor, instruments: np.ndarray) -> None:
+        """Take the whitening from ``raw`` [n, 3616] of sounds of ``instruments`` [n], labels of any kind; after
+        ``calibrate``. Raises DataError where no instrument has three sounds.
+        """
+        styles = torch.matmul(self.bounded(raw) - self.centre, self.axes)
+        self.whitening.copy_(torch.from_numpy(whitening(styles.numpy(), instruments)).half())
 
 
 def varimax(axes: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ class Hit:
     """One patch, by its best render. ``pitch`` is that render's sounding MIDI pitch, None when it has none.
 
     Distances of stages are 1 − cosine: 0 equal, 1 unrelated, 2 opposite. ``distance`` is what orders the hits: that of
-    stage 2 and a part of stage 1's, measured by how near the render's own neighbours are (``library.hubness``).
+    both stages, measured by how near the render's own neighbours are (``library.hubness``). Stage 2's is that of
+    whitened styles, where the bundle has a whitening (``library.styles``).
     ``x``, ``y``: the patch's place on the timbre map.
     ``also``: patches that are the same sound, of those that the filters leave; see ``library.folding``.
     """

@@ -107,7 +107,7 @@ class Search:
                 fresh = ~np.isin(found.ids, before)
                 ordered = two_stage.order(
                     Found(found.ids[fresh], found.distances[fresh]),
-                    query=stage2, stage2=bundle.stage2, patch_of=labels, k=count, scales=bundle.scales,
+                    query=stage2, stage2=bundle.styles, patch_of=labels, k=count, scales=bundle.scales,
                     stage1_share=bundle.manifest.search.stage1_share,
                 )  # fmt: skip
             new = [match for match in ordered if int(labels[match.row]) not in seen]

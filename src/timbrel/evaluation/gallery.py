@@ -72,7 +72,7 @@ class Gallery:
         everything = bundle.index.query(stage1, pitch=None, window=0, k=len(bundle.renders))
         found = {"stage1": np.empty(len(bundle.renders), dtype=np.float32)}
         found["stage1"][everything.ids] = everything.distances
-        found["stage2"] = np.maximum(1.0 - bundle.stage2.astype(np.float32) @ stage2, 0.0)
+        found["stage2"] = bundle.styles.distances(stage2, np.arange(len(bundle.renders)))
         for name, vectors in self._beside(frontend.clip(audio.samples)[None]).items():
             found[name] = 1.0 - self._vectors[name] @ _unit(vectors)[0]
         return found

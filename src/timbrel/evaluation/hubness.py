@@ -15,7 +15,8 @@ import numpy as np
 
 from timbrel.library.bundle import Bundle
 from timbrel.library.coverage import Coverage
-from timbrel.library.two_stage import blended, exact_distances
+from timbrel.library.styles import exact_distances
+from timbrel.library.two_stage import blended
 
 HITS = 10
 Progress = Callable[[str, int, int], None]
@@ -32,12 +33,12 @@ def measure(bundle: Bundle, progress: Progress = lambda what, done, total: None)
         window = 0 if midi is None else coverage.window(midi, least=least, patches=HITS)
         rows = bundle.index.ids_within(midi, window)
         rows = rows[patch_of[rows] != patch_of[render.row]]
-        distances = exact_distances(bundle.stage2[render.row].astype(np.float32), bundle.stage2, rows)
+        own = bundle.stage2[render.row].astype(np.float32)
         first = 1.0 - bundle.index.vectors(rows) @ bundle.index.vectors(np.array([render.row]))[0]
-        scaled = blended(first, distances, bundle.manifest.search.stage1_share)
+        scaled = blended(first, bundle.styles.distances(own, rows), bundle.manifest.search.stage1_share)
         if bundle.scales is not None:
             scaled = scaled / bundle.scales[rows]
-        for way, order in (("cosine", distances), ("search", scaled)):
+        for way, order in (("cosine", exact_distances(own, bundle.stage2, rows)), ("search", scaled)):
             occurrences[way][rows[hits(order, patch_of[rows])]] += 1
         progress("renders", render.row + 1, count)
     return {

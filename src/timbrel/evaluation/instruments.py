@@ -25,6 +25,7 @@ from timbrel.errors import DataError
 from timbrel.evaluation.encoders import BUNDLED, SEARCH, EmbedAll
 from timbrel.evaluation.stage_worth import compare, summary
 from timbrel.library.hubness import scales_of
+from timbrel.library.styles import whitened
 from timbrel.library.two_stage import blended
 from timbrel.notes.noteset import NOTE_SAMPLES, SAMPLE_RATE, NoteSet
 from timbrel.notes.nsynth import Example, read_examples
@@ -91,13 +92,14 @@ def search_hits(
     labels: NoteLabels,
     *,
     stage1_share: float,
+    whitening: np.ndarray | None = None,
     window: float | None = None,
     at: Sequence[int] = AT,
 ) -> dict[str, float]:
     """``instrument_hits`` by the order of the search (``two_stage.blended``), of ``stage1`` [n, d1] and ``stage2``
-    [n, d2]; without the scales that a library has.
+    [n, d2], with the library's ``whitening`` (``styles``), but without its scales.
     """
-    first, second = (_unit(vectors) for vectors in (stage1, stage2))
+    first, second = _unit(stage1), whitened(stage2, whitening)
 
     def distances(row: int, known: np.ndarray) -> np.ndarray:
         return blended(1.0 - first[known] @ first[row], 1.0 - second[known] @ second[row], stage1_share)
@@ -185,10 +187,15 @@ def embed_notes(
 
 
 def measure(
-    vectors: Mapping[str, np.ndarray], labels: NoteLabels, *, window: float, stage1_share: float = 0.0
+    vectors: Mapping[str, np.ndarray],
+    labels: NoteLabels,
+    *,
+    window: float,
+    stage1_share: float = 0.0,
+    whitening: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Figures by encoder: ``reference`` and ``gated``, each by cosine and by l2, as ``instrument_hits`` has them; and
-    by cosine those of the ``search``, whose order gives stage 1 ``stage1_share``.
+    by cosine those of the ``search``, with its ``stage1_share`` and ``whitening``.
     """
     ways = {"reference": None, "gated": window}
     stage1, stage2 = (vectors[name] for name in BUNDLED)
@@ -200,23 +207,33 @@ def measure(
         for name, own in vectors.items()
     }
     figures[SEARCH] = {
-        way: {"cosine": search_hits(stage1, stage2, labels, stage1_share=stage1_share, window=gate)}
+        way: {
+            "cosine": search_hits(
+                stage1, stage2, labels, stage1_share=stage1_share, whitening=whitening, window=gate
+            )
+        }
         for way, gate in ways.items()
     }
     return figures
 
 
 def stages(
-    stage1: np.ndarray, stage2: np.ndarray, labels: NoteLabels, *, window: float, stage1_share: float = 0.0
+    stage1: np.ndarray,
+    stage2: np.ndarray,
+    labels: NoteLabels,
+    *,
+    window: float,
+    stage1_share: float = 0.0,
+    whitening: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """What stage 2 is worth behind the gate (``stage_worth.summary``), on the queries of ``instrument_hits``.
 
-    ``stage1`` [n, d1], ``stage2`` [n, d2]; ``stage1_share`` as the search has it. The notes at velocity 100 are
-    the library, and have its scales.
+    ``stage1`` [n, d1], ``stage2`` [n, d2]; ``stage1_share`` and ``whitening`` as the search has them. The notes at
+    velocity 100 are the library, and have its scales.
     """
     known = np.flatnonzero(labels.velocity == REFERENCE_VELOCITY)
     owner, pitch = labels.instrument[known], labels.pitch[known]
-    first, second = (_unit(vectors) for vectors in (stage1, stage2))
+    first, second = _unit(stage1), whitened(stage2, whitening)
 
     def compared_with(row: int) -> np.ndarray:
         return np.flatnonzero((known != row) & (np.abs(pitch - labels.pitch[row]) <= window + HALF_SEMITONE))

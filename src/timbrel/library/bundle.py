@@ -4,6 +4,7 @@
     models/<name>.onnx
     index/index.json, vectors-….bin     stage 1, by sounding pitch
     index/scales.npy                    float32 [renders]: what distances are divided by; may be absent
+    index/whitening.npy                 float16 [d2, d2]: how stage 2 is compared; may be absent
     library/patches.csv, renders.csv    tables; the patches' places on the map
     library/stage2.npy                  float16 [renders, d2]
     library/folds.npy                   int32 [patches]: the leader of each patch's near-duplicates
@@ -33,6 +34,7 @@ from timbrel.library.index import PitchIndex
 from timbrel.library.manifest import DataSource, Manifest, ModelEntry, Provenance, SearchEntry
 from timbrel.library.patch_files import PatchFile, patch_file
 from timbrel.library.previews import Previews
+from timbrel.library.styles import Styles, load_whitening
 from timbrel.library.tables import Patch, Render, read_patches, read_renders
 
 MAX_BYTES = 64 * 2**20
@@ -71,6 +73,8 @@ class Bundle:
         self.scales = hubness.load_scales(folder / library.index, len(self.renders))
         self._previews = Previews(folder / library.previews)
         self._check()
+        # The stage-2 vectors as a search compares them.
+        self.styles = Styles(self.stage2, load_whitening(folder / library.index))
         # Number of each patch's leader among its near-duplicates, mostly itself: int32 [patches].
         self.leader_of = self._leaders()
         order = np.argsort(self.patch_of, kind="stable")

@@ -27,8 +27,9 @@ from timbrel.errors import BundleError
 from timbrel.files import atomic_write
 from timbrel.library.coverage import Coverage
 from timbrel.library.index import PitchIndex
+from timbrel.library.styles import Styles
 from timbrel.library.tables import Render
-from timbrel.library.two_stage import blended, exact_distances
+from timbrel.library.two_stage import blended
 
 FILE_NAME = "scales.npy"
 NEIGHBOURS = 20
@@ -64,15 +65,15 @@ def library_scales(
     *,
     patch_of: np.ndarray,
     stage1: np.ndarray,
-    stage2: np.ndarray,
+    stage2: Styles,
     window: int,
     stage1_share: float = 0.0,
     progress: Progress = lambda done, total: None,
 ) -> np.ndarray:
     """The scales of a library, by searching it with each of its renders; float32 [renders].
 
-    ``patch_of`` int [renders]; ``stage1`` float32 [renders, d1], ``stage2`` [renders, d2], l2-normalised; ``window``
-    is the least that searches have, ``stage1_share`` what stage 1 is worth in their order of 1 in all.
+    ``patch_of`` int [renders]; ``stage1`` float32 [renders, d1], l2-normalised; ``window`` is the least that searches
+    have, ``stage1_share`` what stage 1 is worth in their order of 1 in all.
     """
     coverage = Coverage(renders, patch_of)
 
@@ -82,7 +83,7 @@ def library_scales(
         width = 0 if midi is None else coverage.window(midi, least=window, patches=NEIGHBOURS)
         found = index.query(stage1[row], pitch=midi, window=width, k=PROPOSED)
         others = patch_of[found.ids] != patch_of[row]
-        distances = exact_distances(stage2[row], stage2, found.ids[others])
+        distances = stage2.distances(stage2.vectors[row], found.ids[others])
         return blended(found.distances[others], distances, stage1_share)
 
     return scales_of(len(renders), nearest, progress=progress)

@@ -3,20 +3,20 @@
     stage-1 vector ─► index (pitch ± window) ─► candidates ─► stage-2 cosine ─► blended with stage 1's ─► ÷ scale ─►
                                                                                           best render of each patch
 
-Stage 2 says how alike two sounds are, stage 1 whether they are of one instrument, however it was recorded: the right
-renders must be among its few hundred candidates, and the order is by both (``blended``). That is measured by how near
-each render's own neighbours are (``hubness``), where the library has such scales.
+Stage 1 finds notes of one instrument, however it was recorded: the right renders must be among its few hundred
+candidates. Stage 2 compares their styles (``styles``), and the order is by both (``blended``). That is measured by how
+near each render's own neighbours are (``hubness``), where the library has such scales.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from timbrel.errors import InputError
 from timbrel.library.index import Found
+from timbrel.library.styles import Styles
 
 # Distances below it are those of equal sounds: how small they are must not decide.
 _NEAR = np.float32(1e-3)
@@ -39,7 +39,7 @@ def order(
     found: Found,
     *,
     query: np.ndarray,
-    stage2: np.ndarray,
+    stage2: Styles,
     patch_of: np.ndarray,
     k: int,
     stage1_share: float = 0.0,
@@ -50,7 +50,7 @@ def order(
     Args:
         found: candidates of stage 1; their ids are rows of ``stage2`` and of ``patch_of``.
         query: stage-2 vector of the query, float32 [d2], l2-normalised.
-        stage2: stage-2 vectors of all renders, [renders, d2], l2-normalised, any float type.
+        stage2: those of all renders.
         patch_of: number of each render's patch, int [renders].
         stage1_share: what stage 1 is worth in the order, of 1 in all (``blended``).
         scales: what each render's distances are divided by, float32 [renders]; None: by nothing.
@@ -60,15 +60,15 @@ def order(
     Raises:
         InputError: ``query`` does not have the library's dimension, or is not finite.
     """
-    if query.shape != stage2.shape[1:]:
+    if query.shape != (stage2.dimension,):
         raise InputError(
-            f"the stage-2 query has shape {list(query.shape)}; the library's is {stage2.shape[1]}"
+            f"the stage-2 query has shape {list(query.shape)}; the library's is {stage2.dimension}"
         )
     if not np.isfinite(query).all():
         raise InputError("the stage-2 query holds values that are not finite")
     if len(found.ids) == 0:
         return ()
-    distances = exact_distances(query, stage2, found.ids)
+    distances = stage2.distances(query, found.ids)
     scaled = blended(found.distances, distances, stage1_share)
     if scales is not None:
         scaled = scaled / scales[found.ids]
@@ -93,14 +93,6 @@ def blended(stage1: np.ndarray, stage2: np.ndarray, share: float) -> np.ndarray:
     mean = (stage1 + _NEAR) ** first * (stage2 + _NEAR) ** second - _NEAR
     blend: np.ndarray = np.maximum(mean, np.float32(0))
     return blend
-
-
-def exact_distances(query: np.ndarray, stage2: np.ndarray, rows: np.ndarray | Sequence[int]) -> np.ndarray:
-    """1 − cosine of the query and the given rows, float32 [rows]. Half precision is widened before the
-    product.
-    """
-    similarity = stage2[rows].astype(np.float32) @ query.astype(np.float32)
-    return np.maximum(1 - similarity, np.float32(0))
 
 
 def _first_of_each(labels: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from timbrel.encoders.storage import describe, describe_style, load, save, save_
 from timbrel.encoders.timbre import Shape, TimbreEncoder, build
 from timbrel.encoders.training import Settings, train_encoder
 from timbrel.encoders.validation import Validation
+from timbrel.library.styles import save_whitening
 from timbrel.notes.noteset import NoteSet, publish_folder
 from timbrel.params import Params
 from timbrel.tracking import Record
@@ -46,6 +47,7 @@ def run(params: Params, root: Path, record: Record) -> None:
     save(encoder.network, built, figures, origin)
     if encoder.style is not None:
         save_style(encoder.style, built, style["metrics"], style["origin"])
+        save_whitening(built, encoder.style.whitening.numpy())
     publish_folder(built, target)
     record.artifact(target)
 

@@ -83,6 +83,9 @@ WATCHED = 256
 """Validation notes that the style network is compared with its teacher on."""
 CALIBRATED = 6_144
 """Sounds that scales and axes are taken from."""
+WHITENED = 8_192
+"""Notes that the whitening is taken from."""
+PLAYED = ("notes", "patches")
 BATCH = 64
 # Where the pitch of a recording would stand: far from all notes, near other recordings.
 UNPITCHED = -100.0
@@ -132,6 +135,7 @@ def examples(settings: Settings, root: Path, record: Record) -> None:
 
 
 Sources = dict[str, tuple[Callable[[int], np.ndarray], Sequence[Example]]]
+Chosen = list[tuple[Callable[[int], np.ndarray], Example]]
 
 
 def _sources(settings: Settings, root: Path, record: Record) -> Sources:
@@ -242,7 +246,10 @@ def readout(settings: Settings, root: Path, record: Record) -> None:
     network = StyleNetwork(wanted.size)
     network.features.load_state_dict(load_features(root / STYLE).state_dict())
     network.eval()
-    kept = network.calibrate(_raw(network, _sources(settings, root, record), wanted.seed, record))
+    sources = _sources(settings, root, record)
+    kept = network.calibrate(_raw(network, _some(sources, CALIBRATED, wanted.seed), record))
+    played = _some(_as_played(sources), WHITENED, wanted.seed)
+    network.whiten(_raw(network, played, record), np.array([each.instrument for _, each in played]))
     figures = {"variance_kept": kept, **describe_features(root / STYLE)["metrics"]}
     record.metrics(figures)
     built = Path(tempfile.mkdtemp(prefix=".encoder_readout.", dir=(root / READOUT).parent))
@@ -250,14 +257,27 @@ def readout(settings: Settings, root: Path, record: Record) -> None:
     publish_folder(built, root / READOUT)
 
 
-def _raw(network: StyleNetwork, sources: Sources, seed: int, record: Record) -> torch.Tensor:
-    """The network's statistics [n, 3616] of some thousand examples, the same ones for the same ``seed``."""
+def _as_played(sources: Sources) -> Sources:
+    """The notes that differ in pitch and velocity as an instrument's do: those of several velocities, as they are."""
+    return {
+        name: (audio, [each for each in examples if not each.semitones and each.shape is None])
+        for name, (audio, examples) in sources.items()
+        if name in PLAYED
+    }
+
+
+def _some(sources: Sources, most: int, seed: int) -> Chosen:
+    """``most`` examples at most, the same ones for the same ``seed``."""
     every = [(audio, each) for audio, examples in sources.values() for each in examples]
-    chosen = np.sort(np.random.default_rng((seed, 1)).permutation(len(every))[:CALIBRATED])
+    return [every[i] for i in np.sort(np.random.default_rng((seed, 1)).permutation(len(every))[:most])]
+
+
+def _raw(network: StyleNetwork, chosen: Chosen, record: Record) -> torch.Tensor:
+    """The network's statistics, [n, 3616]."""
     progress = every_few_seconds(record)
     found = []
     for start in range(0, len(chosen), BATCH):
-        some = [every[i] for i in chosen[start : start + BATCH]]
+        some = chosen[start : start + BATCH]
         clips = np.stack([hear(audio(each.row), each) for audio, each in some])
         with torch.inference_mode():
             found.append(network.raw(torch.from_numpy(clips)))

@@ -1,4 +1,6 @@
-"""Stage ``index``: the pitch-conditioned index over the library's stage-1 vectors, and the scales of its renders."""
+"""Stage ``index``: the pitch-conditioned index over the library's stage-1 vectors, how its styles are compared, and the
+scales of its renders.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from timbrel.library import hubness
 from timbrel.library.build import build_index
+from timbrel.library.styles import Styles, load_whitening, save_whitening
 from timbrel.library.tables import read_patches, read_renders
 from timbrel.params import Index, Params
 from timbrel.tracking import Record
@@ -17,23 +20,39 @@ TOLD_EVERY_SECONDS = 3.0
 
 
 def run(params: Params, root: Path, record: Record) -> None:
-    """data/library -> data/index: index.json, the data file it names, and scales.npy."""
+    """data/library, data/encoder -> data/index: index.json, the data file it names, scales.npy; and whitening.npy where
+    there is a style network.
+    """
+    library = root / "data" / "library"
     index_library(
-        root / "data" / "library",
+        library,
         root / "data" / "index",
         params.index,
         window=params.library.window_semitones,
         stage1_share=params.library.stage1_share,
+        whitening=load_whitening(root / "data" / "encoder"),
         record=record,
     )
 
 
 def index_library(
-    library: Path, target: Path, settings: Index, *, window: int, stage1_share: float, record: Record
+    library: Path,
+    target: Path,
+    settings: Index,
+    *,
+    window: int,
+    stage1_share: float,
+    whitening: np.ndarray | None,
+    record: Record,
 ) -> None:
-    """Index the library in a folder into ``target``; ``window`` and ``stage1_share`` are those of searches."""
+    """Index the library in a folder into ``target``; ``window``, ``stage1_share`` and ``whitening`` are those of
+    searches.
+    """
     index = build_index(library, plan=settings.plan, target_recall=settings.target_recall)
     index.save(target)
+    stage2 = np.load(library / "stage2.npy", allow_pickle=False)
+    if whitening is not None:
+        save_whitening(target, whitening)
     sizes = [len(index.ids_within(pitch, 0)) for pitch in index.semitones]
     told = time.monotonic()
 
@@ -51,7 +70,7 @@ def index_library(
         renders,
         patch_of=np.array([number[render.patch_id] for render in renders]),
         stage1=np.load(library / "stage1.npy", allow_pickle=False),
-        stage2=np.load(library / "stage2.npy", allow_pickle=False),
+        stage2=Styles(stage2, whitening),
         window=window,
         stage1_share=stage1_share,
         progress=progress,

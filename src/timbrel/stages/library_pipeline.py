@@ -112,7 +112,7 @@ def render(wanted: Settings, root: Path, record: Record) -> None:
 def index(wanted: Settings, root: Path, record: Record) -> None:
     """out/library -> out/index."""
     bundle = Bundle.open(root / wanted.bundle)
-    search = bundle.manifest.search
+    search, whitening = bundle.manifest.search, bundle.styles.whitening
     bundle.close()
     index_library(
         root / wanted.out / "library",
@@ -120,6 +120,7 @@ def index(wanted: Settings, root: Path, record: Record) -> None:
         wanted.index,
         window=search.window_semitones,
         stage1_share=search.stage1_share,
+        whitening=whitening,
         record=record,
     )
 
