@@ -82,7 +82,9 @@ class HitAnswer(BaseModel):
         description="MIDI pitch at which the patch was compared; null where it has none."
     )
     stage1_distance: float = Field(description="Distance of the contrastive embeddings.")
-    stage2_distance: float = Field(description="How unlike the two sounds are: 1 - cosine of their styles, whitened.")
+    stage2_distance: float = Field(
+        description="How unlike the two sounds are: 1 - cosine of their styles, whitened."
+    )
     distance: float = Field(
         description="By which hits are ordered: a weighted geometric mean of stage1_distance and stage2_distance, "
         "relative to how near the render's own neighbours are."
